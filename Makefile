@@ -1,0 +1,137 @@
+# Attune: build, test and measure. `make help` lists the targets.
+# B is the build folder (out of tree builds: `make B=build/clang CC=clang`); SAN=1 adds ASan and UBSan.
+
+B       ?= build
+CC      ?= cc
+AR      ?= ar
+SUITE   ?= kernels host sampler sample_host examples
+PREFIX  ?= /usr/local
+DESTDIR ?=
+VERSION := 0.1.0
+
+PACKAGES := libjansson-dev nettle-dev libpopt-dev libpng-dev libdnnl-dev libutf8proc-dev check pkg-config
+
+WARN     := -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla
+OPT      ?= -O2
+CFLAGS   ?= -g
+CPPFLAGS += -D_GNU_SOURCE -DATTUNE_VERSION='"$(VERSION)"' -Ihost_api -I.
+ALL_CFLAGS = -std=c11 $(WARN) $(OPT) -fPIC -fvisibility=hidden -ffp-contract=off -fno-math-errno -pthread -MMD -MP $(CPPFLAGS) $(CFLAGS)
+LDFLAGS  += -Wl,-z,noexecstack -Wl,-z,relro -Wl,-z,now -Wl,--as-needed -pthread
+ifdef SAN
+ALL_CFLAGS += -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
+LDFLAGS    += -fsanitize=address,undefined
+endif
+
+# Libraries by room; each is named, with the reason, in the README.
+HOST_LIBS    = $(shell pkg-config --libs jansson nettle) -ldl
+SAMPLER_LIBS = -ldnnl $(shell pkg-config --libs jansson libutf8proc) -lm
+CLI_LIBS     = $(shell pkg-config --libs popt libpng jansson nettle) -lm
+CHECK_LIBS   = $(shell pkg-config --libs check) -lm
+
+obj = $(patsubst %.c,$(B)/obj/%.o,$(wildcard $(1)))
+
+HOST_OBJ    := $(call obj,host_api/*.c)
+REFERENCE_OBJ := $(call obj,kernels/reference/*.c)
+KERNEL_OBJ  := $(REFERENCE_OBJ) $(call obj,kernels/cpu/*.c)
+CPU_OBJ     := $(call obj,plugin/cpu/*.c)
+SAMPLER_OBJ := $(call obj,plugin/sampler/*.c plugin/cpu/ops/*.c)
+CLI_OBJ     := $(call obj,sample_host/*.c)
+TEST_OBJ    := $(call obj,tests/support/*.c)
+FIXTURES    := $(patsubst tests/fixtures/%.c,$(B)/tests/fixtures/%.so,$(wildcard tests/fixtures/*.c))
+SUITES      := $(patsubst tests/%/,%,$(sort $(dir $(wildcard tests/*/check_*.c))))
+EXAMPLES    := $(patsubst examples/%.c,$(B)/examples/%,$(wildcard examples/*.c))
+PLUGINS     := $(B)/attune-cpu.so $(B)/attune-sampler-cpu.so
+
+.PHONY: all build demo check check-san check-clang bench lint format install clean deps help
+.DELETE_ON_ERROR:
+.SECONDARY:
+
+all: build
+
+build: deps ## build everything into build/
+	@$(MAKE) --no-print-directory $(B)/sample_host $(B)/libattune.so $(B)/libattune.a $(PLUGINS) $(B)/manifest.json $(EXAMPLES)
+
+deps: ## install what the build needs (Debian; elsewhere say what is missing)
+	@scripts/deps.sh $(PACKAGES)
+
+demo: build ## draw a picture with the embedded model
+	@scripts/demo.sh $(B)
+
+check: build ## run the tests; SUITE="kernels host" picks rooms
+	@$(MAKE) --no-print-directory $(foreach s,$(SUITE),check-$(s))
+
+check-san: ## the tests under ASan and UBSan, in build/san
+	@$(MAKE) --no-print-directory check B=build/san SAN=1 OPT=-O1
+
+check-clang: deps ## build everything and the tests with clang, in build/clang
+	@$(MAKE) --no-print-directory B=build/clang CC=clang build $(foreach s,$(SUITES),build/clang/tests/$(s)/check)
+
+bench: build ## time the attention backends on Stable Diffusion's shapes
+	$(B)/sample_host bench attention
+
+lint: deps ## clang-tidy and the format check
+	@scripts/lint.sh
+
+format: ## clang-format every C file in place
+	@git ls-files '*.c' '*.h' | xargs clang-format -i
+
+install: build ## install below PREFIX (default /usr/local), DESTDIR respected
+	@scripts/install.sh $(B) "$(DESTDIR)$(PREFIX)"
+
+clean: ## remove build/
+	rm -rf build
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(firstword $(MAKEFILE_LIST)) | while IFS='|' read -r t h; do printf '  make %-12s %s\n' "$$t" "$$h"; done
+
+# ---- objects ----
+$(B)/obj/%_avx2.o: ALL_CFLAGS += -mavx2 -mfma -mf16c
+$(B)/obj/%_avx512.o: ALL_CFLAGS += -mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma
+$(B)/obj/kernels/cpu/%.o: OPT = -O3
+$(B)/obj/%.o: %.c Makefile
+	@mkdir -p $(@D)
+	$(CC) $(ALL_CFLAGS) -c $< -o $@
+
+# ---- libraries and programs ----
+$(B)/libattune.a: $(HOST_OBJ)
+	@rm -f $@
+	$(AR) rcs $@ $^
+$(B)/libattune.so: $(HOST_OBJ) host_api/libattune.map
+	$(CC) -shared -Wl,-soname,libattune.so.0 $(LDFLAGS) -Wl,--version-script=host_api/libattune.map -o $@ $(HOST_OBJ) $(HOST_LIBS)
+	@ln -sf libattune.so $(B)/libattune.so.0
+$(B)/attune-cpu.so: $(CPU_OBJ) $(KERNEL_OBJ) plugin/plugin.map
+	$(CC) -shared $(LDFLAGS) -Wl,--version-script=plugin/plugin.map -o $@ $(CPU_OBJ) $(KERNEL_OBJ) -lm
+	@chmod go-w $@
+$(B)/attune-sampler-cpu.so: $(SAMPLER_OBJ) $(REFERENCE_OBJ) plugin/plugin.map
+	$(CC) -shared $(LDFLAGS) -Wl,--version-script=plugin/plugin.map -o $@ $(SAMPLER_OBJ) $(REFERENCE_OBJ) $(SAMPLER_LIBS)
+	@chmod go-w $@
+$(B)/sample_host: $(CLI_OBJ) $(B)/libattune.a
+	$(CC) $(LDFLAGS) -o $@ $(CLI_OBJ) $(B)/libattune.a $(CLI_LIBS) $(HOST_LIBS)
+$(B)/tools/%: $(B)/obj/tools/%.o
+	@mkdir -p $(@D)
+	$(CC) $(LDFLAGS) -o $@ $^ $(shell pkg-config --libs jansson nettle)
+$(B)/manifest.json: manifest.json $(PLUGINS) $(B)/tools/fill_manifest
+	$(B)/tools/fill_manifest manifest.json $(B) $@
+	@chmod go-w $@ $(B)
+$(B)/examples/%: $(B)/obj/examples/%.o $(B)/libattune.so
+	@mkdir -p $(@D)
+	$(CC) $(LDFLAGS) -Wl,-rpath,'$$ORIGIN/..' -o $@ $< -L$(B) -lattune
+
+# ---- tests: tests/ROOM/check_*.c become build/tests/ROOM/check; fixture plugins are tests/fixtures/*.c ----
+$(B)/tests/fixtures/%.so: $(B)/obj/tests/fixtures/%.o plugin/plugin.map
+	@mkdir -p $(@D)
+	$(CC) -shared $(LDFLAGS) -Wl,--version-script=plugin/plugin.map -o $@ $< -lm
+	@chmod go-w $@ $(@D)
+
+define suite_rule
+$(B)/tests/$(1)/check: $(call obj,tests/$(1)/*.c) $(TEST_OBJ) $(B)/obj/sample_host/npy.o $(B)/libattune.a $(KERNEL_OBJ) $(if $(filter sampler,$(1)),$(SAMPLER_OBJ))
+	@mkdir -p $$(@D)
+	$$(CC) $$(LDFLAGS) -o $$@ $$^ $$(CHECK_LIBS) $$(CLI_LIBS) $$(HOST_LIBS) $(if $(filter sampler,$(1)),$$(SAMPLER_LIBS))
+.PHONY: check-$(1)
+check-$(1): $(B)/tests/$(1)/check $(FIXTURES) $(B)/manifest.json $(B)/sample_host
+	@echo "== $(1)"
+	@ATTUNE_BUILD=$(B) ATTUNE_SOURCE=. $(B)/tests/$(1)/check
+endef
+$(foreach s,$(SUITES),$(eval $(call suite_rule,$(s))))
+
+-include $(shell find $(B)/obj -name '*.d' 2>/dev/null)
