@@ -1,0 +1,81 @@
+/*
+ * app.h: what every command shares: the global options, the host, and how a run ends (one error line, JSON,
+ * exit status).
+ */
+#ifndef ATTUNE_APP_H
+#define ATTUNE_APP_H
+
+#include "attune/host.h"
+
+#include <jansson.h>
+#include <popt.h>
+
+enum { EXIT_DONE = 0, EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_NO_BACKEND = 3, EXIT_INTERRUPTED = 130 };
+
+struct app {
+    /* options as given; strings belong to popt's context or argv */
+    char **plugins;
+    char *device, *vendor, *attention, *attention_required, *determinism, *memory_limit, *min_memory;
+    int threads, explain, json, quiet, help;
+    uint32_t webui; /* bit i: flag i of webui.h's table was given */
+    /* derived */
+    attune_wish wish;
+    int determinism_given;
+    const char *command;
+    char plugin_dir[4096], model_dir[4096], vocabulary[4200];
+    /* while running */
+    attune *host;
+    int status; /* exit status where it does not follow from the code alone; 0 = it does */
+    attune_error error;
+    json_t *reply; /* what --json prints */
+    json_t *warnings;
+};
+
+/* A command: its options are `table` (ended by POPT_TABLEEND), `run` returns an attune_code with app->error
+ * filled. */
+typedef struct command {
+    const char *name;      /* "txt2img", "bench attention" */
+    const char *arguments; /* "\"PROMPT\"" */
+    const char *summary;
+    const struct poptOption *table;
+    attune_code (*run)(struct app *app, int argc, const char **argv);
+} command;
+
+extern const command txt2img_command, plugins_command, attention_command, bench_attention_command;
+
+/* Parse argv for `which`, open the host, run, report, free. Returns the process's exit status. */
+int app_run(const command *which, int argc, const char **argv);
+
+/* A wrong argument: fills app->error with a message and a hint that names --help; the exit status will be 2.
+ */
+__attribute__((format(printf, 2, 3))) attune_code app_usage(struct app *app, const char *format, ...);
+
+/* One line on standard error unless -q, and an entry of "warnings". */
+__attribute__((format(printf, 2, 3))) void app_warn(struct app *app, const char *format, ...);
+
+/* One line on standard error unless -q or --json asks for silence. */
+__attribute__((format(printf, 2, 3))) void app_say(const struct app *app, const char *format, ...);
+
+/* "8G", "512M", "1000" in bytes, K/M/G = 1024ⁿ. 0 on success. */
+int app_parse_size(const char *text, uint64_t *out);
+
+/* The code of a failed choice: sets the exit status 3 where no backend can serve, 2 where the request itself
+ * is wrong. */
+attune_code app_not_served(struct app *app, attune_code code);
+
+/* A stream on the CPU with the threads asked for. The caller destroys it. */
+attune_code app_cpu_stream(struct app *app, attune_stream *stream);
+
+/* A JSON string (new reference); bytes that are no UTF-8 become '?'. */
+json_t *json_text(const char *text);
+
+/* Explain a choice: "choice" as design: JSON object (new reference), and lines on standard error with
+ * --explain. */
+json_t *choice_json(const attune_choice *choice);
+void choice_explain(const attune_choice *choice, const attune_attention_problem *problem);
+/* "(2, 8, 4096, 77, 40) float32, mask none": batch, heads, queries, keys, head size. */
+void problem_text(const attune_attention_problem *problem, char *text, size_t size);
+json_t *problem_json(const attune_attention_problem *problem);
+const char *mask_name(int32_t mask, int32_t causal);
+
+#endif

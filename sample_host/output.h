@@ -1,0 +1,34 @@
+/*
+ * output.h: files appear whole or not at all: written to a temporary file in the same folder, then renamed.
+ */
+#ifndef ATTUNE_OUTPUT_H
+#define ATTUNE_OUTPUT_H
+
+#include "attune/abi.h"
+#include <stdio.h>
+
+typedef struct output_file {
+    FILE *stream; /* write here */
+    char temporary[4096];
+    char path[4096];
+} output_file;
+
+/* Start `path`. Errors: NOT_FOUND (folder missing), PERMISSION_DENIED, INVALID_ARGUMENT (too long, a folder).
+ */
+attune_code output_begin(output_file *file, const char *path, attune_error *error);
+
+/* Flush, sync to the file system's knowledge and rename over `path`; with `keep` an existing file is not
+ * replaced and the code is ALREADY_EXISTS (no message). On any failure nothing is left behind. Errors:
+ * RESOURCE_EXHAUSTED (disk full). */
+attune_code output_commit(output_file *file, int keep, attune_error *error);
+
+/* Remove the temporary file of an output that was begun and not committed. Harmless afterwards. */
+void output_abandon(output_file *file);
+
+/* Remove, from a fatal signal's handler or at exit, whatever output is begun. [async-signal-safe] */
+void output_abandon_all(void);
+
+/* Fill `error` from errno, with the code that fits, and return it. */
+attune_code output_errno(attune_error *error, const char *doing, const char *path);
+
+#endif

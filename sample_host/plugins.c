@@ -1,0 +1,115 @@
+/* plugins.c: `sample_host plugins`, what is loaded. */
+#include "app.h"
+
+static const struct poptOption options[] = {POPT_TABLEEND};
+
+static void size_text(uint64_t bytes, char *text, size_t size) {
+    (void)snprintf(text, size, "%.1f GiB", (double)bytes / (double)(1u << 30));
+}
+
+static json_t *backend_json(const attune_attention_info *info) {
+    json_t *aliases = json_array();
+    for (int a = 0; a < ATTUNE_MAX_ALIASES; ++a)
+        if (info->aliases[a][0])
+            json_array_append_new(aliases, json_string(info->aliases[a]));
+    const char *determinism = attune_determinism_name(info->determinism);
+    return json_pack("{s:s, s:o, s:i, s:s, s:s, s:s, s:i, s:i, s:s}", "name", info->name, "aliases", aliases,
+                     "priority", (int)info->priority, "determinism", determinism ? determinism : "none",
+                     "arithmetic", info->arithmetic, "isa", info->isa, "head_dim_min",
+                     (int)info->head_dim_min, "head_dim_max", (int)info->head_dim_max, "label", info->label);
+}
+
+static void print_backend(const attune_attention_info *info) {
+    char dims[48], dtypes[48];
+    if (info->head_dim_max)
+        (void)snprintf(dims, sizeof dims, "%u to %u", info->head_dim_min, info->head_dim_max);
+    else
+        (void)snprintf(dims, sizeof dims, "from %u", info->head_dim_min);
+    (void)snprintf(dtypes, sizeof dtypes, "%s%s%s", info->dtypes & ATTUNE_DTYPE_BIT_F32 ? " float32" : "",
+                   info->dtypes & ATTUNE_DTYPE_BIT_F16 ? " float16" : "",
+                   info->dtypes & ATTUNE_DTYPE_BIT_BF16 ? " bfloat16" : "");
+    printf("      %-14s %-10s%s, head sizes %s, arithmetic %s, %s\n", info->name,
+           attune_determinism_name(info->determinism), dtypes, dims, info->arithmetic, info->isa);
+}
+
+/* The backends of plugin i that run on one device. */
+static json_t *list_backends(const struct app *app, const attune_snapshot *snapshot, uint32_t i,
+                             const attune_device_id *device) {
+    json_t *list = json_array();
+    attune_attention_info info = {.struct_size = sizeof info};
+    for (uint32_t j = 0; attune_snapshot_attention(snapshot, i, j, &info, NULL) == ATTUNE_OK; ++j) {
+        if (!attune_device_same(&info.device, device))
+            continue;
+        json_array_append_new(list, backend_json(&info));
+        if (!app->json)
+            print_backend(&info);
+    }
+    return list;
+}
+
+static json_t *list_samplers(const struct app *app, const attune_snapshot *snapshot, uint32_t i) {
+    json_t *list = json_array();
+    attune_sampler_info info = {.struct_size = sizeof info};
+    for (uint32_t j = 0; attune_snapshot_sampler(snapshot, i, j, &info, NULL) == ATTUNE_OK; ++j) {
+        json_array_append_new(
+            list, json_pack("{s:s, s:s, s:s, s:s}", "name", info.name, "vendor", info.vendor, "determinism",
+                            attune_determinism_name(info.determinism), "arithmetic", info.arithmetic));
+        if (!app->json)
+            printf("    sampler %s: %s, %s, limited by %s\n", info.name, info.label,
+                   attune_determinism_name(info.determinism), info.limited_by);
+    }
+    return list;
+}
+
+static json_t *list_devices(const struct app *app, const attune_snapshot *snapshot, uint32_t i) {
+    json_t *list = json_array();
+    attune_device_info device = {.struct_size = sizeof device};
+    for (uint32_t j = 0; attune_snapshot_device(snapshot, i, j, &device, NULL) == ATTUNE_OK; ++j) {
+        if (!app->json) {
+            char total[32], free_now[32];
+            size_text(device.memory_total, total, sizeof total);
+            size_text(device.memory_free, free_now, sizeof free_now);
+            printf("    device %s: %s %s, %s, memory %s, free %s\n", device.name, device.vendor, device.label,
+                   device.capability, total, free_now);
+        }
+        json_array_append_new(list,
+                              json_pack("{s:s, s:s, s:s, s:s, s:I, s:I, s:o}", "name", device.name, "vendor",
+                                        device.vendor, "label", device.label, "capability", device.capability,
+                                        "memory_total", (json_int_t)device.memory_total, "memory_free",
+                                        (json_int_t)device.memory_free, "backends",
+                                        list_backends(app, snapshot, i, &device.id)));
+    }
+    return list;
+}
+
+static attune_code run(struct app *app, int argc, const char **argv) {
+    if (argc)
+        return app_usage(app, "unexpected argument \"%s\"", argv[0]);
+    attune_snapshot *snapshot = attune_snapshot_acquire(app->host);
+    json_t *list = json_array();
+    for (uint32_t i = 0; i < attune_snapshot_count(snapshot); ++i) {
+        attune_plugin_status status = {.struct_size = sizeof status};
+        if (attune_snapshot_plugin(snapshot, i, &status, NULL) != ATTUNE_OK)
+            continue;
+        if (!app->json)
+            printf("%s %s (%s)  %s%s%s\n    %s\n", status.id, status.version, status.vendor, status.state,
+                   status.refused[0] ? ": " : "", status.refused, status.path);
+        json_t *entry =
+            json_pack("{s:s, s:s, s:s, s:s, s:I, s:s?}", "id", status.id, "version", status.version, "path",
+                      status.path, "state", status.state, "generation", (json_int_t)status.generation,
+                      "refused", status.refused[0] ? status.refused : NULL);
+        json_object_set_new(entry, "devices", list_devices(app, snapshot, i));
+        json_object_set_new(entry, "samplers", list_samplers(app, snapshot, i));
+        json_array_append_new(list, entry);
+    }
+    attune_snapshot_release(snapshot);
+    json_object_set_new(app->reply, "plugins", list);
+    return ATTUNE_OK;
+}
+
+const command plugins_command = {.name = "plugins",
+                                 .arguments = "",
+                                 .summary =
+                                     "What is loaded: vendor, device, memory, each backend with its class",
+                                 .table = options,
+                                 .run = run};
