@@ -107,6 +107,7 @@ $(B)/attune-sampler-cpu.so: $(SAMPLER_OBJ) $(REFERENCE_OBJ) plugin/plugin.map
 	@chmod go-w $@
 $(B)/sample_host: $(CLI_OBJ) $(B)/libattune.a
 	$(CC) $(LDFLAGS) -o $@ $(CLI_OBJ) $(B)/libattune.a $(CLI_LIBS) $(HOST_LIBS)
+	@ln -sfn $(CURDIR)/models $(B)/models
 $(B)/tools/%: $(B)/obj/tools/%.o
 	@mkdir -p $(@D)
 	$(CC) $(LDFLAGS) -o $@ $^ $(shell pkg-config --libs jansson nettle)
@@ -124,13 +125,13 @@ $(B)/tests/fixtures/%.so: $(B)/obj/tests/fixtures/%.o plugin/plugin.map
 	@chmod go-w $@ $(@D)
 
 define suite_rule
-$(B)/tests/$(1)/check: $(call obj,tests/$(1)/*.c) $(TEST_OBJ) $(B)/obj/sample_host/npy.o $(B)/libattune.a $(KERNEL_OBJ) $(if $(filter sampler,$(1)),$(SAMPLER_OBJ))
+$(B)/tests/$(1)/check: $(call obj,tests/$(1)/*.c) $(TEST_OBJ) $(B)/obj/sample_host/npy.o $(B)/libattune.a $(KERNEL_OBJ) $(if $(filter sampler,$(1)),$(SAMPLER_OBJ)) $(if $(filter sample_host,$(1)),$(filter-out %/main.o %/npy.o,$(CLI_OBJ)))
 	@mkdir -p $$(@D)
 	$$(CC) $$(LDFLAGS) -o $$@ $$^ $$(CHECK_LIBS) $$(CLI_LIBS) $$(HOST_LIBS) $(if $(filter sampler,$(1)),$$(SAMPLER_LIBS))
 .PHONY: check-$(1)
 check-$(1): $(B)/tests/$(1)/check $(FIXTURES) $(B)/manifest.json $(B)/sample_host
 	@echo "== $(1)"
-	@ATTUNE_BUILD=$(B) ATTUNE_SOURCE=. $(B)/tests/$(1)/check
+	@CK_DEFAULT_TIMEOUT=0 ATTUNE_BUILD=$(B) ATTUNE_SOURCE=. $(B)/tests/$(1)/check
 endef
 $(foreach s,$(SUITES),$(eval $(call suite_rule,$(s))))
 

@@ -237,10 +237,9 @@ static void find_folders(struct app *app) {
     (void)snprintf(probe, sizeof probe, "%s/manifest.json", exe);
     int built = access(probe, F_OK) == 0;
     (void)snprintf(app->plugin_dir, sizeof app->plugin_dir, built ? "%s" : "%s/../lib/attune", exe);
-    /* build/ may itself be one level deeper (build/san) */
-    const char *places[] = {"%s/../models/emoji", "%s/../../models/emoji", "%s/../share/attune/models/emoji"};
+    static const char *const places[] = {"models/emoji", "../share/attune/models/emoji"};
     for (size_t i = 0; i < sizeof places / sizeof places[0]; ++i) {
-        (void)snprintf(app->model_dir, sizeof app->model_dir, "%.*s%s", 2000, exe, places[i] + 2);
+        (void)snprintf(app->model_dir, sizeof app->model_dir, "%s/%s", exe, places[i]);
         if (access(app->model_dir, F_OK) == 0)
             break;
     }

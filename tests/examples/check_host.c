@@ -1,0 +1,43 @@
+/* check_host.c: examples/host.c does what a reader is told that it does. */
+#include "tests/support/run.h"
+
+#include <check.h>
+#include <stdlib.h>
+#include <string.h>
+
+START_TEST(the_example_application_works) {
+    run_result r = run("\"$B/examples/host\" \"$B/manifest.json\" \"$S/models/emoji\" 'red apple'");
+    ck_assert_msg(r.status == 0, "%s", r.err);
+    ck_assert_ptr_nonnull(strstr(r.out, "asked xformers, got sdp"));
+    ck_assert_ptr_nonnull(strstr(r.out, "attention: out[0] = 1\n"));
+    const char *centre = strstr(r.out, "picture: 128x128, repeatable, centre pixel ");
+    ck_assert_msg(centre != NULL, "%s", r.out);
+    int red = 0, green = 0, blue = 0;
+    ck_assert_int_eq(
+        sscanf(centre, "picture: 128x128, repeatable, centre pixel %d %d %d", &red, &green, &blue), 3);
+    ck_assert_msg(red > 150 && green < 110 && blue < 110, "the apple's middle is not red: %s", centre);
+    run_free(&r);
+}
+END_TEST
+
+START_TEST(its_errors_are_one_line) {
+    run_result r = run("\"$B/examples/host\" nowhere.json x y");
+    ck_assert_int_eq(r.status, 1);
+    ck_assert_uint_eq(run_lines(r.err), 1);
+    ck_assert_ptr_nonnull(strstr(r.err, "nowhere.json"));
+    run_free(&r);
+}
+END_TEST
+
+int main(void) {
+    Suite *suite = suite_create("examples");
+    TCase *cases = tcase_create("host");
+    tcase_add_test(cases, the_example_application_works);
+    tcase_add_test(cases, its_errors_are_one_line);
+    suite_add_tcase(suite, cases);
+    SRunner *runner = srunner_create(suite);
+    srunner_run_all(runner, CK_NORMAL);
+    int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}

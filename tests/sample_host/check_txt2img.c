@@ -1,0 +1,234 @@
+/* check_txt2img.c: whole pictures: equal to k-diffusion driving diffusers, equal to themselves, described in
+ * their PNG. */
+#include "sample_host/npy.h"
+#include "suite.h"
+#include "tests/support/run.h"
+
+#include <png.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct picture {
+    uint32_t width, height;
+    uint8_t *pixels; /* RGB */
+    char *parameters;
+} picture;
+
+static picture read_picture(const char *name) {
+    char path[4400];
+    picture p = {0};
+    (void)snprintf(path, sizeof path, "%s/%s", run_folder(), name);
+    FILE *file = fopen(path, "rb");
+    ck_assert_msg(file != NULL, "no picture %s", path);
+    png_structp png = png_create_read_struct(PNG_LIBPNG_VER_STRING, NULL, NULL, NULL);
+    png_infop info = png_create_info_struct(png);
+    ck_assert_ptr_nonnull(info);
+    if (setjmp(png_jmpbuf(png)))
+        ck_abort_msg("%s is no good PNG", path);
+    png_init_io(png, file);
+    png_read_png(png, info, PNG_TRANSFORM_IDENTITY, NULL);
+    p.width = png_get_image_width(png, info);
+    p.height = png_get_image_height(png, info);
+    ck_assert_int_eq(png_get_color_type(png, info), PNG_COLOR_TYPE_RGB);
+    p.pixels = malloc((size_t)p.width * p.height * 3);
+    for (uint32_t y = 0; y < p.height; ++y)
+        memcpy(p.pixels + (size_t)y * p.width * 3, png_get_rows(png, info)[y], (size_t)p.width * 3);
+    png_textp text;
+    int count = 0;
+    png_get_text(png, info, &text, &count);
+    for (int i = 0; i < count; ++i)
+        if (strcmp(text[i].key, "parameters") == 0)
+            p.parameters = strdup(text[i].text);
+    ck_assert_msg(p.parameters != NULL, "%s has no parameters", path);
+    png_destroy_read_struct(&png, &info, NULL);
+    fclose(file);
+    return p;
+}
+
+static void free_picture(picture *p) {
+    free(p->pixels);
+    free(p->parameters);
+}
+
+static const char *text_of(json_t *object, const char *key) {
+    return json_string_value(json_object_get(object, key));
+}
+
+/* Pictures of one golden case: at most 1 of 255 off in 99.9 % of the values, and nowhere more than 2. */
+static void compare_case(json_t *entry) {
+    char path[4400], model[4400];
+    npy_array golden;
+    attune_error error;
+    int tiny = strcmp(text_of(entry, "model"), "tiny") == 0;
+    (void)snprintf(model, sizeof model, "%s/%s", run_source(),
+                   tiny ? "tests/golden/data/tiny" : "models/emoji");
+    (void)snprintf(path, sizeof path, "%s/tests/golden/data/%s", run_source(),
+                   text_of(json_object_get(entry, "files"), "images"));
+    ck_assert_msg(npy_read(path, &golden, &error) == ATTUNE_OK, "%s", error.message);
+    int batch = (int)json_integer_value(json_object_get(entry, "batch"));
+    run_result r = run("\"$HOST\" txt2img '%s' -q --negative-prompt '%s' --model '%s' --sampler '%s' "
+                       "--scheduler '%s' --steps %d "
+                       "--cfg-scale %g --seed %lld --width %d --height %d --batch-size %d -o golden.png",
+                       text_of(entry, "prompt"), text_of(entry, "negative"), model, text_of(entry, "sampler"),
+                       text_of(entry, "schedule"), (int)json_integer_value(json_object_get(entry, "steps")),
+                       json_number_value(json_object_get(entry, "cfg")),
+                       (long long)json_integer_value(json_object_get(entry, "seed")),
+                       (int)json_integer_value(json_object_get(entry, "width")),
+                       (int)json_integer_value(json_object_get(entry, "height")), batch);
+    ck_assert_msg(r.status == 0, "%s: %s", text_of(entry, "stem"), r.err);
+    run_free(&r);
+    size_t off = 0, size = golden.tensor.bytes / (size_t)batch;
+    for (int i = 0; i < batch; ++i) {
+        char name[64] = "golden.png";
+        if (batch > 1)
+            (void)snprintf(name, sizeof name, "golden-%04d.png", i + 1);
+        picture p = read_picture(name);
+        ck_assert_uint_eq((size_t)p.width * p.height * 3, size);
+        const uint8_t *expected = (const uint8_t *)golden.tensor.data + (size_t)i * size;
+        for (size_t k = 0; k < size; ++k) {
+            int difference = abs(p.pixels[k] - expected[k]);
+            off += difference > 1;
+            ck_assert_msg(difference <= 2, "%s image %d value %zu: %d, expected %d", text_of(entry, "stem"),
+                          i, k, p.pixels[k], expected[k]);
+        }
+        free_picture(&p);
+    }
+    ck_assert_msg(off * 1000 <= golden.tensor.bytes, "%s: %zu values are off by more than 1",
+                  text_of(entry, "stem"), off);
+    npy_free(&golden);
+}
+
+START_TEST(pictures_equal_k_diffusion_and_diffusers) {
+    char path[4400];
+    size_t i;
+    json_t *entry;
+    (void)snprintf(path, sizeof path, "%s/tests/golden/data/cases.json", run_source());
+    json_t *list = json_load_file(path, 0, NULL);
+    ck_assert_uint_ge(json_array_size(list), 6);
+    json_array_foreach(list, i, entry) compare_case(entry);
+    json_decref(list);
+}
+END_TEST
+
+START_TEST(the_json_has_what_scripts_rely_on) {
+    run_result r = run("\"$HOST\" txt2img 'red apple' --json --steps 3 --seed 5 --batch-size 2 --batch-count "
+                       "2 --width 64 --height 72 "
+                       "--attention sdp-no-mem -o many.png");
+    ck_assert_msg(r.status == 0, "%s", r.err);
+    json_t *json = run_json(&r), *outputs = json_object_get(json, "outputs"),
+           *seconds = json_object_get(json, "seconds");
+    json_t *choice = json_object_get(json, "choice"), *attention = json_object_get(json, "attention"), *entry;
+    ck_assert_uint_eq(json_array_size(outputs), 4);
+    ck_assert_str_eq(json_string_value(json_array_get(outputs, 0)), "many-0001.png");
+    ck_assert_str_eq(json_string_value(json_array_get(outputs, 3)), "many-0004.png");
+    for (int i = 0; i < 4; ++i)
+        ck_assert_int_eq((int)json_integer_value(json_array_get(json_object_get(json, "seeds"), (size_t)i)),
+                         5 + i);
+    ck_assert_str_eq(text_of(choice, "backend"), "sdp-no-mem");
+    ck_assert_str_eq(text_of(choice, "plugin"), "attune-cpu");
+    ck_assert_str_eq(text_of(choice, "determinism"), "portable");
+    ck_assert_str_eq(text_of(choice, "arithmetic"), "attune-f32-1");
+    ck_assert_ptr_nonnull(text_of(choice, "version"));
+    ck_assert_uint_eq(json_array_size(json_object_get(choice, "explain")), 2);
+    size_t i;
+    json_array_foreach(attention, i, entry) {
+        ck_assert_uint_eq(json_array_size(json_object_get(json_object_get(entry, "problem"), "shape")), 5);
+        ck_assert_int_gt((int)json_integer_value(json_object_get(entry, "calls")), 0);
+    }
+    ck_assert_uint_ge(i, 3);
+    double sum = 0, total = json_number_value(json_object_get(seconds, "total"));
+    static const char *const parts[] = {"load", "text", "sample", "decode"};
+    for (i = 0; i < 4; ++i) {
+        ck_assert_msg(json_number_value(json_object_get(seconds, parts[i])) > 0, "no seconds.%s", parts[i]);
+        sum += json_number_value(json_object_get(seconds, parts[i]));
+    }
+    ck_assert(sum <= total);
+    ck_assert(json_integer_value(json_object_get(json, "peak_bytes")) > 1 << 20);
+    ck_assert(json_integer_value(json_object_get(json, "counted_bytes")) > 1 << 16);
+    ck_assert(json_is_array(json_object_get(json, "warnings")));
+    ck_assert_str_eq(text_of(json_object_get(json, "determinism"), "kept"), "repeatable");
+    ck_assert_str_eq(text_of(json_object_get(json, "determinism"), "asked"), "repeatable");
+    json_decref(json);
+    run_free(&r);
+}
+END_TEST
+
+START_TEST(the_png_says_how_it_was_made) {
+    run_result r = run(
+        "\"$HOST\" txt2img 'red apple' -q --negative-prompt 'blue, green' --steps 2 --seed 9 --cfg-scale 5 "
+        "--sampler 'DPM++ 2M' --scheduler Karras -o info.png");
+    ck_assert_msg(r.status == 0, "%s", r.err);
+    run_free(&r);
+    picture p = read_picture("info.png");
+    const char *start = "red apple\nNegative prompt: blue, green\nSteps: 2, Sampler: DPM++ 2M, Schedule "
+                        "type: Karras, CFG scale: 5, "
+                        "Seed: 9, Size: 128x128, Model hash: ";
+    ck_assert_msg(strncmp(p.parameters, start, strlen(start)) == 0, "%s", p.parameters);
+    ck_assert_ptr_nonnull(strstr(p.parameters, ", Model: emoji, Attention: \""));
+    ck_assert_ptr_nonnull(strstr(p.parameters, " (attune-cpu "));
+    ck_assert_ptr_nonnull(strstr(p.parameters, ", portable)\""));
+    ck_assert_ptr_nonnull(strstr(p.parameters, "attune-f32-1"));
+    ck_assert_ptr_nonnull(strstr(p.parameters, "Determinism: repeatable"));
+    free_picture(&p);
+    r = run("sha256sum \"$S/models/emoji/unet/diffusion_pytorch_model.safetensors\" | cut -c1-10 && "
+            "strings info.png | grep -o 'Model hash: [0-9a-f]*' | cut -c13-");
+    ck_assert_int_eq(strncmp(r.out, r.out + 11, 10), 0);
+    run_free(&r);
+}
+END_TEST
+
+START_TEST(equal_requests_are_equal_files) {
+    run_result r =
+        run("A=\"txt2img 'red apple' -q --steps 3 --seed 3\"; eval \"\\\"$HOST\\\" $A -o a.png\" && "
+            "eval \"\\\"$HOST\\\" $A -o b.png\" && eval \"\\\"$HOST\\\" $A --threads 1 -o c.png\" && "
+            "eval \"\\\"$HOST\\\" $A --threads 3 -o d.png\" && cmp a.png b.png && cmp a.png c.png && cmp "
+            "a.png d.png && "
+            "eval \"\\\"$HOST\\\" $A --seed 4 -o e.png\" && ! cmp -s a.png e.png");
+    ck_assert_msg(r.status == 0, "%s%s", r.out, r.err);
+    run_free(&r);
+}
+END_TEST
+
+START_TEST(the_default_name_carries_the_seed_and_never_overwrites) {
+    run_result r = run("rm -f attune-*.png; \"$HOST\" txt2img star -q --steps 1 --seed 11 && \"$HOST\" "
+                       "txt2img star -q --steps 1 --seed 11 "
+                       "&& \"$HOST\" txt2img star --steps 1 --json > drawn.json");
+    ck_assert_msg(r.status == 0, "%s", r.err);
+    ck_assert_str_eq(r.out, "./attune-11.png\n./attune-11-2.png\n");
+    run_free(&r);
+    r = run("cat drawn.json");
+    json_t *json = run_json(&r);
+    char name[64];
+    (void)snprintf(name, sizeof name, "./attune-%lld.png",
+                   (long long)json_integer_value(json_array_get(json_object_get(json, "seeds"), 0)));
+    ck_assert_str_eq(json_string_value(json_array_get(json_object_get(json, "outputs"), 0)), name);
+    json_decref(json);
+    run_free(&r);
+    r = run("ls attune-*.png | wc -l; \"$HOST\" txt2img star -q --steps 1 --seed 12 -o attune-11.png; ls "
+            "attune-*.png | wc -l");
+    ck_assert_str_eq(r.out, "3\nattune-11.png\n3\n");
+    run_free(&r);
+}
+END_TEST
+
+START_TEST(an_unknown_word_is_told) {
+    run_result r = run("\"$HOST\" txt2img 'red zebra' --steps 1 --seed 1 -o w.png");
+    ck_assert_int_eq(r.status, 0);
+    ck_assert_ptr_nonnull(strstr(r.err, "warning: the model does not know \"zebra\""));
+    run_free(&r);
+    r = run("\"$HOST\" txt2img 'red apple' --steps 1 --seed 1 -o w.png");
+    ck_assert_ptr_null(strstr(r.err, "warning"));
+    run_free(&r);
+}
+END_TEST
+
+TCase *txt2img_cases(void) {
+    TCase *cases = tcase_create("txt2img");
+    tcase_add_test(cases, pictures_equal_k_diffusion_and_diffusers);
+    tcase_add_test(cases, the_json_has_what_scripts_rely_on);
+    tcase_add_test(cases, the_png_says_how_it_was_made);
+    tcase_add_test(cases, equal_requests_are_equal_files);
+    tcase_add_test(cases, the_default_name_carries_the_seed_and_never_overwrites);
+    tcase_add_test(cases, an_unknown_word_is_told);
+    return cases;
+}

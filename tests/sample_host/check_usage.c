@@ -1,0 +1,269 @@
+/* check_usage.c: options, help, exit statuses, the web UI's flags. */
+#include "suite.h"
+#include "tests/support/run.h"
+
+#include <string.h>
+
+/* A command line that must fail with `status` and one line on standard error that contains `text`. */
+static void fails(const char *arguments, int status, const char *text) {
+    run_result r = run("\"$HOST\" %s", arguments);
+    ck_assert_msg(r.status == status, "%s: status %d, expected %d\n%s", arguments, r.status, status, r.err);
+    ck_assert_msg(strstr(r.err, text) != NULL, "%s: no \"%s\" in\n%s", arguments, text, r.err);
+    ck_assert_msg(run_lines(r.err) == 1, "%s: more than one line\n%s", arguments, r.err);
+    ck_assert_str_eq(r.out, "");
+    run_free(&r);
+}
+
+START_TEST(wrong_usage_is_one_line_and_status_2) {
+    fails("txt2img apple --stepz 3", 2, "unknown option --stepz; did you mean --steps?");
+    fails("txt2imgs apple", 2, "did you mean txt2img?");
+    fails("bench nothing", 2, "sample_host bench attention");
+    fails("txt2img", 2, "a prompt is missing");
+    fails("txt2img red apple", 2, "put the prompt in quotes");
+    fails("txt2img apple --steps", 2, "--steps needs a value");
+    fails("txt2img apple --steps many", 2, "--steps needs a number");
+    fails("txt2img apple --steps 0", 2, "outside 1 to 1000");
+    fails("txt2img apple --seed -7", 2, "no seed");
+    fails("txt2img apple --seed 1x", 2, "no seed");
+    fails("txt2img apple --cfg-scale nan", 2, "--cfg-scale nan");
+    fails("txt2img apple --batch-size 0", 2, "--batch-size 0");
+    fails("txt2img apple --batch-count 0", 2, "--batch-count 0");
+    fails("txt2img apple --threads -1", 2, "outside 1 to 1024");
+    fails("txt2img apple --determinism total", 2, "none, repeatable, invariant, portable");
+    fails("txt2img apple --memory-limit much", 2, "512M or 8G");
+    fails("txt2img apple --min-memory much", 2, "512M or 8G");
+    fails("txt2img apple -o picture.jpg", 2, "as PNG");
+    fails("plugins extra", 2, "unexpected argument");
+    fails("attention --q x.npy", 2, "--k is missing");
+    fails("attention --q x --k x --v x -o y --scale big", 2, "--scale big");
+    fails("bench attention --shape 1,2,3", 2, "B,H,Nq,Nk,D");
+}
+END_TEST
+
+START_TEST(unknown_names_are_named) {
+    fails("txt2img apple --attention spd", 2, "did you mean sdp?");
+    fails("txt2img apple --attention-required nothing", 2, "no attention backend is called");
+    fails("-q txt2img", 2, "unknown command");
+    fails("txt2img apple -q --sampler \"Euler b\"", 2, "DPM++ 2M");
+    fails("txt2img apple -q --scheduler Carras", 2, "Karras");
+    fails("txt2img apple --device gpu", 2, "no device name");
+}
+END_TEST
+
+START_TEST(sizes_must_be_multiples_of_8) {
+    fails("txt2img apple -q --width 100", 2, "96");
+    fails("txt2img apple -q --height 129", 2, "128");
+}
+END_TEST
+
+START_TEST(what_nobody_can_serve_is_status_3) {
+    fails("txt2img apple -q --attention-required xformers", 3, "xformers");
+    fails("txt2img apple -q --device cuda:0", 3, "cuda:0");
+    fails("txt2img apple -q --vendor NoSuchVendor", 3, "NoSuchVendor");
+    fails("txt2img apple -q --min-memory 900000G", 3, "900000");
+    fails("txt2img apple -q --determinism invariant", 3, "oneDNN");
+    fails("txt2img apple -q --determinism portable", 3, "oneDNN");
+    fails("txt2img apple -q --memory-limit 100K", 3, "would do");
+}
+END_TEST
+
+START_TEST(help_names_every_option) {
+    static const char *const words[] = {"--steps",
+                                        "--sampler",
+                                        "--scheduler",
+                                        "--cfg-scale",
+                                        "--seed",
+                                        "--width",
+                                        "--height",
+                                        "--batch-size",
+                                        "--batch-count",
+                                        "--model",
+                                        "--output",
+                                        "--negative-prompt",
+                                        "--plugin",
+                                        "--device",
+                                        "--threads",
+                                        "--determinism",
+                                        "--attention",
+                                        "--explain",
+                                        "--json",
+                                        "--memory-limit",
+                                        "--quiet",
+                                        "--xformers",
+                                        "--opt-sdp-attention",
+                                        "--opt-sdp-no-mem-attention",
+                                        "--vendor",
+                                        "--min-memory",
+                                        "--attention-required"};
+    run_result r = run("\"$HOST\" txt2img --help");
+    ck_assert_int_eq(r.status, 0);
+    ck_assert_str_eq(r.err, "");
+    for (size_t i = 0; i < sizeof words / sizeof words[0]; ++i)
+        ck_assert_msg(strstr(r.out, words[i]) != NULL, "--help lacks %s:\n%s", words[i], r.out);
+    run_free(&r);
+    r = run("\"$HOST\" --help && \"$HOST\" plugins --help && \"$HOST\" attention --help && \"$HOST\" bench "
+            "attention --help");
+    ck_assert_int_eq(r.status, 0);
+    ck_assert_ptr_nonnull(strstr(r.out, "--shape"));
+    ck_assert_ptr_nonnull(strstr(r.out, "--mask"));
+    run_free(&r);
+    r = run("\"$HOST\"");
+    ck_assert_int_eq(r.status, 2);
+    run_free(&r);
+    r = run("\"$HOST\" --version");
+    ck_assert_int_eq(r.status, 0);
+    ck_assert_ptr_nonnull(strstr(r.out, "sample_host "));
+    run_free(&r);
+}
+END_TEST
+
+/* The backend that a txt2img with some flags takes, and what it warns of. */
+static void takes(const char *flags, const char *backend, const char *warning) {
+    run_result r = run("\"$HOST\" txt2img 'red apple' --steps 1 --seed 1 --json -q -o f.png %s", flags);
+    ck_assert_msg(r.status == 0, "%s: %s", flags, r.err);
+    json_t *json = run_json(&r);
+    ck_assert_str_eq(json_string_value(json_object_get(json_object_get(json, "choice"), "backend")), backend);
+    int found = warning == NULL;
+    size_t i;
+    json_t *line;
+    json_array_foreach(json_object_get(json, "warnings"), i, line) found |=
+        warning && strstr(json_string_value(line), warning) != NULL;
+    ck_assert_msg(found, "%s: no warning with \"%s\" in %s", flags, warning, r.out);
+    json_decref(json);
+    run_free(&r);
+}
+
+START_TEST(webui_flags_follow_their_own_priority) {
+    takes("--opt-sdp-attention", "sdp", NULL);
+    takes("--opt-sdp-no-mem-attention", "sdp-no-mem", NULL);
+    takes("--opt-sdp-attention --opt-sdp-no-mem-attention", "sdp-no-mem",
+          "--opt-sdp-no-mem-attention and --opt-sdp-attention were both given; sdp-no-mem is used, as in the "
+          "web UI");
+    takes("--opt-sdp-attention --attention sdp-no-mem", "sdp-no-mem", "overruled");
+    takes("--attention sdp --attention-required sdp-no-mem", "sdp-no-mem", NULL);
+}
+END_TEST
+
+START_TEST(a_fallback_is_explained) {
+    run_result r = run(
+        "\"$HOST\" txt2img 'red apple' --steps 1 --seed 1 --json --xformers --opt-sdp-attention -o f.png");
+    ck_assert_int_eq(r.status, 0);
+    json_t *json = run_json(&r);
+    const char *fallback = json_string_value(json_object_get(json_object_get(json, "choice"), "fallback"));
+    ck_assert_ptr_nonnull(fallback);
+    ck_assert_ptr_nonnull(strstr(fallback, "asked xformers, got "));
+    ck_assert_ptr_nonnull(strstr(fallback, " because "));
+    ck_assert_ptr_nonnull(strstr(
+        r.err, "--xformers and --opt-sdp-attention were both given; xformers is used, as in the web UI"));
+    ck_assert_ptr_nonnull(strstr(r.err, fallback));
+    json_decref(json);
+    run_free(&r);
+}
+END_TEST
+
+START_TEST(the_backend_is_announced_as_in_the_webui) {
+    run_result r = run("\"$HOST\" txt2img 'red apple' --steps 1 --seed 1 --attention sdp --explain -o f.png");
+    ck_assert_int_eq(r.status, 0);
+    ck_assert_ptr_nonnull(strstr(r.err, "Applying attention optimization: sdp... done.\n"));
+    ck_assert_ptr_nonnull(strstr(r.err, "* sdp"));
+    ck_assert_ptr_nonnull(strstr(r.err, "sdp-no-mem"));
+    ck_assert_str_eq(r.out, "f.png\n");
+    run_free(&r);
+}
+END_TEST
+
+START_TEST(plugins_lists_what_scripts_rely_on) {
+    run_result r = run("\"$HOST\" plugins --json");
+    ck_assert_int_eq(r.status, 0);
+    json_t *json = run_json(&r), *plugin, *device, *backend;
+    size_t i, k, n, backends = 0;
+    json_array_foreach(json_object_get(json, "plugins"), i, plugin) {
+        ck_assert(json_is_string(json_object_get(plugin, "id")) &&
+                  json_is_string(json_object_get(plugin, "version")));
+        ck_assert(json_is_string(json_object_get(plugin, "path")) &&
+                  json_is_integer(json_object_get(plugin, "generation")));
+        ck_assert_str_eq(json_string_value(json_object_get(plugin, "state")), "active");
+        ck_assert(json_is_null(json_object_get(plugin, "refused")));
+        json_array_foreach(json_object_get(plugin, "devices"), k, device) {
+            json_int_t total = json_integer_value(json_object_get(device, "memory_total"));
+            json_int_t free_now = json_integer_value(json_object_get(device, "memory_free"));
+            ck_assert(total > 1 << 20 && free_now > 0 && free_now <= total);
+            ck_assert_str_eq(json_string_value(json_object_get(device, "name")), "cpu");
+            ck_assert_str_ne(json_string_value(json_object_get(device, "vendor")), "");
+            json_array_foreach(json_object_get(device, "backends"), n, backend) {
+                ++backends;
+                ck_assert(json_is_array(json_object_get(backend, "aliases")));
+                ck_assert(json_is_integer(json_object_get(backend, "priority")));
+                ck_assert_str_eq(json_string_value(json_object_get(backend, "determinism")), "portable");
+                ck_assert_str_eq(json_string_value(json_object_get(backend, "arithmetic")), "attune-f32-1");
+            }
+        }
+    }
+    ck_assert_uint_eq(json_array_size(json_object_get(json, "plugins")), 2);
+    ck_assert_uint_eq(backends, 2);
+    json_decref(json);
+    run_free(&r);
+    r = run("\"$HOST\" plugins");
+    ck_assert_ptr_nonnull(strstr(r.out, "sdp-no-mem"));
+    ck_assert_ptr_nonnull(strstr(r.out, "memory"));
+    run_free(&r);
+}
+END_TEST
+
+START_TEST(a_mask_caps_the_isa_and_a_wrong_one_is_refused) {
+    run_result r = run("ATTUNE_CPU_MASK=generic \"$HOST\" plugins");
+    ck_assert_int_eq(r.status, 0);
+    ck_assert_ptr_nonnull(strstr(r.out, "generic"));
+    run_free(&r);
+    r = run("ATTUNE_CPU_MASK=avx1024 \"$HOST\" txt2img apple -q");
+    ck_assert_int_ne(r.status, 0);
+    ck_assert_ptr_nonnull(strstr(r.err, "avx1024"));
+    run_free(&r);
+}
+END_TEST
+
+START_TEST(bench_attention_reports_each_backend_and_refusal) {
+    run_result r =
+        run("\"$HOST\" bench attention --shape 1,2,64,77,40 --shape 1,1,16,16,8 --json --threads 1");
+    ck_assert_msg(r.status == 0, "%s", r.err);
+    json_t *json = run_json(&r), *results = json_object_get(json, "results"), *entry;
+    size_t i;
+    ck_assert_uint_eq(json_array_size(results), 4);
+    json_array_foreach(results, i, entry) {
+        json_t *ms = json_object_get(entry, "milliseconds");
+        double low = json_real_value(json_object_get(ms, "min")),
+               mid = json_real_value(json_object_get(ms, "median"));
+        ck_assert(low > 0 && low <= mid && mid <= json_real_value(json_object_get(ms, "max")));
+        ck_assert(json_real_value(json_object_get(entry, "gflops")) > 0);
+        ck_assert_int_eq((int)json_integer_value(json_object_get(entry, "threads")), 1);
+        ck_assert(json_is_integer(json_object_get(entry, "workspace_bytes")) &&
+                  json_is_string(json_object_get(entry, "isa")));
+        ck_assert_uint_eq(json_array_size(json_object_get(entry, "shape")), 5);
+    }
+    json_decref(json);
+    run_free(&r);
+    r = run("\"$HOST\" bench attention --shape 1,2,64,77,40 --attention xformers --json");
+    json = run_json(&r);
+    entry = json_array_get(json_object_get(json, "results"), 0);
+    ck_assert(json_is_string(json_object_get(entry, "refused")));
+    ck_assert_ptr_null(json_object_get(entry, "milliseconds"));
+    json_decref(json);
+    run_free(&r);
+}
+END_TEST
+
+TCase *usage_cases(void) {
+    TCase *cases = tcase_create("usage");
+    tcase_add_test(cases, wrong_usage_is_one_line_and_status_2);
+    tcase_add_test(cases, unknown_names_are_named);
+    tcase_add_test(cases, sizes_must_be_multiples_of_8);
+    tcase_add_test(cases, what_nobody_can_serve_is_status_3);
+    tcase_add_test(cases, help_names_every_option);
+    tcase_add_test(cases, webui_flags_follow_their_own_priority);
+    tcase_add_test(cases, a_fallback_is_explained);
+    tcase_add_test(cases, the_backend_is_announced_as_in_the_webui);
+    tcase_add_test(cases, plugins_lists_what_scripts_rely_on);
+    tcase_add_test(cases, a_mask_caps_the_isa_and_a_wrong_one_is_refused);
+    tcase_add_test(cases, bench_attention_reports_each_backend_and_refusal);
+    return cases;
+}

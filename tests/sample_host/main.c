@@ -1,0 +1,18 @@
+/* main.c: runs the tests of the command line host. */
+#include "suite.h"
+
+#include <stdlib.h>
+
+int main(void) {
+    Suite *suite = suite_create("sample_host");
+    suite_add_tcase(suite, units_cases());
+    suite_add_tcase(suite, usage_cases());
+    suite_add_tcase(suite, bad_input_cases());
+    suite_add_tcase(suite, attention_cases());
+    suite_add_tcase(suite, txt2img_cases());
+    SRunner *runner = srunner_create(suite);
+    srunner_run_all(runner, CK_NORMAL);
+    int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}
