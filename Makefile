@@ -1,7 +1,10 @@
 # Attune: build, test and measure. `make help` lists the targets.
-# B is the build folder (out of tree builds: `make B=build/clang CC=clang`); SAN=1 adds ASan and UBSan.
+# B is the build folder (out of tree builds: `make B=build/clang CC=clang`); SAN=1 adds ASan and UBSan; V=1 shows commands.
 
 B       ?= build
+V       ?= 0
+Q       := $(if $(filter 1,$(V)),,@)
+say      = $(if $(filter 1,$(V)),,@printf '  %-4s %s\n' $(1) $(2))
 CC      ?= cc
 AR      ?= ar
 SUITE   ?= kernels host sampler sample_host examples
@@ -24,7 +27,7 @@ endif
 
 # Libraries by room; each is named, with the reason, in the README.
 HOST_LIBS    = $(shell pkg-config --libs jansson nettle) -ldl
-SAMPLER_LIBS = -ldnnl $(shell pkg-config --libs jansson libutf8proc) -lm
+SAMPLER_LIBS = -ldnnl -lgomp $(shell pkg-config --libs jansson libutf8proc) -lm
 CLI_LIBS     = $(shell pkg-config --libs popt libpng jansson nettle) -lm
 CHECK_LIBS   = $(shell pkg-config --libs check) -lm
 
@@ -34,7 +37,7 @@ HOST_OBJ    := $(call obj,host_api/*.c)
 REFERENCE_OBJ := $(call obj,kernels/reference/*.c)
 KERNEL_OBJ  := $(REFERENCE_OBJ) $(call obj,kernels/cpu/*.c)
 CPU_OBJ     := $(call obj,plugin/cpu/*.c)
-SAMPLER_OBJ := $(call obj,plugin/sampler/*.c plugin/cpu/ops/*.c)
+SAMPLER_OBJ := $(call obj,plugin/sampler/*.c plugin/cpu/ops/*.c) $(B)/obj/plugin/cpu/identify.o
 CLI_OBJ     := $(call obj,sample_host/*.c)
 TEST_OBJ    := $(call obj,tests/support/*.c)
 FIXTURES    := $(patsubst tests/fixtures/%.c,$(B)/tests/fixtures/%.so,$(wildcard tests/fixtures/*.c))
@@ -87,47 +90,58 @@ help: ## this list
 # ---- objects ----
 $(B)/obj/%_avx2.o: ALL_CFLAGS += -mavx2 -mfma -mf16c
 $(B)/obj/%_avx512.o: ALL_CFLAGS += -mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma
-$(B)/obj/kernels/cpu/%.o: OPT = -O3
+$(B)/obj/kernels/cpu/%.o $(B)/obj/plugin/cpu/ops/%.o: OPT = -O3
 $(B)/obj/%.o: %.c Makefile
 	@mkdir -p $(@D)
-	$(CC) $(ALL_CFLAGS) -c $< -o $@
+	$(call say,CC,$<)
+	$(Q)$(CC) $(ALL_CFLAGS) -c $< -o $@
 
 # ---- libraries and programs ----
 $(B)/libattune.a: $(HOST_OBJ)
 	@rm -f $@
-	$(AR) rcs $@ $^
+	$(call say,AR,$@)
+	$(Q)$(AR) rcs $@ $^
 $(B)/libattune.so: $(HOST_OBJ) host_api/libattune.map
-	$(CC) -shared -Wl,-soname,libattune.so.0 $(LDFLAGS) -Wl,--version-script=host_api/libattune.map -o $@ $(HOST_OBJ) $(HOST_LIBS)
+	$(call say,LD,$@)
+	$(Q)$(CC) -shared -Wl,-soname,libattune.so.0 $(LDFLAGS) -Wl,--version-script=host_api/libattune.map -o $@ $(HOST_OBJ) $(HOST_LIBS)
 	@ln -sf libattune.so $(B)/libattune.so.0
 $(B)/attune-cpu.so: $(CPU_OBJ) $(KERNEL_OBJ) plugin/plugin.map
-	$(CC) -shared $(LDFLAGS) -Wl,--version-script=plugin/plugin.map -o $@ $(CPU_OBJ) $(KERNEL_OBJ) -lm
+	$(call say,LD,$@)
+	$(Q)$(CC) -shared $(LDFLAGS) -Wl,--version-script=plugin/plugin.map -o $@ $(CPU_OBJ) $(KERNEL_OBJ) -lm
 	@chmod go-w $@
 $(B)/attune-sampler-cpu.so: $(SAMPLER_OBJ) $(REFERENCE_OBJ) plugin/plugin.map
-	$(CC) -shared $(LDFLAGS) -Wl,--version-script=plugin/plugin.map -o $@ $(SAMPLER_OBJ) $(REFERENCE_OBJ) $(SAMPLER_LIBS)
+	$(call say,LD,$@)
+	$(Q)$(CC) -shared $(LDFLAGS) -Wl,--version-script=plugin/plugin.map -o $@ $(SAMPLER_OBJ) $(REFERENCE_OBJ) $(SAMPLER_LIBS)
 	@chmod go-w $@
 $(B)/sample_host: $(CLI_OBJ) $(B)/libattune.a
-	$(CC) $(LDFLAGS) -o $@ $(CLI_OBJ) $(B)/libattune.a $(CLI_LIBS) $(HOST_LIBS)
+	$(call say,LD,$@)
+	$(Q)$(CC) $(LDFLAGS) -o $@ $(CLI_OBJ) $(B)/libattune.a $(CLI_LIBS) $(HOST_LIBS)
 	@ln -sfn $(CURDIR)/models $(B)/models
 $(B)/tools/%: $(B)/obj/tools/%.o
 	@mkdir -p $(@D)
-	$(CC) $(LDFLAGS) -o $@ $^ $(shell pkg-config --libs jansson nettle)
+	$(call say,LD,$@)
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(shell pkg-config --libs jansson nettle)
 $(B)/manifest.json: manifest.json $(PLUGINS) $(B)/tools/fill_manifest
-	$(B)/tools/fill_manifest manifest.json $(B) $@
+	$(call say,FILL,$@)
+	$(Q)$(B)/tools/fill_manifest manifest.json $(B) $@
 	@chmod go-w $@ $(B)
 $(B)/examples/%: $(B)/obj/examples/%.o $(B)/libattune.so
 	@mkdir -p $(@D)
-	$(CC) $(LDFLAGS) -Wl,-rpath,'$$ORIGIN/..' -o $@ $< -L$(B) -lattune
+	$(call say,LD,$@)
+	$(Q)$(CC) $(LDFLAGS) -Wl,-rpath,'$$ORIGIN/..' -o $@ $< -L$(B) -lattune
 
 # ---- tests: tests/ROOM/check_*.c become build/tests/ROOM/check; fixture plugins are tests/fixtures/*.c ----
 $(B)/tests/fixtures/%.so: $(B)/obj/tests/fixtures/%.o plugin/plugin.map
 	@mkdir -p $(@D)
-	$(CC) -shared $(LDFLAGS) -Wl,--version-script=plugin/plugin.map -o $@ $< -lm
+	$(call say,LD,$@)
+	$(Q)$(CC) -shared $(LDFLAGS) -Wl,--version-script=plugin/plugin.map -o $@ $< -lm
 	@chmod go-w $@ $(@D)
 
 define suite_rule
-$(B)/tests/$(1)/check: $(call obj,tests/$(1)/*.c) $(TEST_OBJ) $(B)/obj/sample_host/npy.o $(B)/libattune.a $(KERNEL_OBJ) $(if $(filter sampler,$(1)),$(SAMPLER_OBJ)) $(if $(filter sample_host,$(1)),$(filter-out %/main.o %/npy.o,$(CLI_OBJ)))
+$(B)/tests/$(1)/check: $(call obj,tests/$(1)/*.c) $(TEST_OBJ) $(KERNEL_OBJ) $(if $(filter sampler,$(1)),$(SAMPLER_OBJ)) $(if $(filter sample_host,$(1)),$(filter-out %/main.o,$(CLI_OBJ)),$(B)/obj/sample_host/npy.o $(B)/obj/sample_host/output.o) $(B)/libattune.a
 	@mkdir -p $$(@D)
-	$$(CC) $$(LDFLAGS) -o $$@ $$^ $$(CHECK_LIBS) $$(CLI_LIBS) $$(HOST_LIBS) $(if $(filter sampler,$(1)),$$(SAMPLER_LIBS))
+	$$(call say,LD,$$@)
+	$$(Q)$$(CC) $$(LDFLAGS) -o $$@ $$^ $$(CHECK_LIBS) $$(CLI_LIBS) $$(HOST_LIBS) $(if $(filter sampler,$(1)),$$(SAMPLER_LIBS))
 .PHONY: check-$(1)
 check-$(1): $(B)/tests/$(1)/check $(FIXTURES) $(B)/manifest.json $(B)/sample_host
 	@echo "== $(1)"

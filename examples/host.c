@@ -9,7 +9,7 @@ static attune *host;
 static void must(attune_code code) {
     if (code == ATTUNE_OK)
         return;
-    fprintf(stderr, "%s: %s; %s\n", attune_code_name(code), error.message, error.hint);
+    fprintf(stderr, "%s: %s: %s; %s\n", attune_code_name(code), error.where, error.message, error.hint);
     exit(1);
 }
 

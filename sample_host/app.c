@@ -190,21 +190,27 @@ static const char *nearest_option(const command *which, const char *bad) {
     return nearest_word(bad, names, count);
 }
 
-static attune_code parse_error(struct app *app, const command *which, poptContext context, int result) {
-    const char *bad = poptBadOption(context, POPT_BADOPTION_NOALIAS);
+static attune_code parse_error(struct app *app, const command *which, poptContext context, int result,
+                               int argc, const char **argv) {
+    const char *bad = poptBadOption(context, POPT_BADOPTION_NOALIAS), *option = bad;
     if (result == POPT_ERROR_BADOPT) {
         const char *close = nearest_option(which, bad);
         return app_usage(app, "unknown option %s%s%s%s", bad, close ? "; did you mean --" : "",
                          close ? close : "", close ? "?" : "");
     }
+    for (int i = 2; i < argc && result != POPT_ERROR_NOARG;
+         ++i) /* popt names the value; the option stands before it */
+        if (strcmp(argv[i], bad) == 0 && argv[i - 1][0] == '-')
+            option = argv[i - 1];
     if (result == POPT_ERROR_BADNUMBER || result == POPT_ERROR_OVERFLOW)
-        return app_usage(app, "option %s needs a number", bad);
+        return app_usage(app, "%s: \"%s\" is no number that it takes", option, bad);
     if (result == POPT_ERROR_NOARG)
         return app_usage(app, "option %s needs a value", bad);
     return app_usage(app, "option %s: %s", bad, poptStrerror(result));
 }
 
-static attune_code parse_options(struct app *app, const command *which, poptContext context) {
+static attune_code parse_options(struct app *app, const command *which, poptContext context, int argc,
+                                 const char **argv) {
     int result;
     while ((result = poptGetNextOpt(context)) >= 0) {
         if (result == VAL_HELP)
@@ -213,7 +219,7 @@ static attune_code parse_options(struct app *app, const command *which, poptCont
             app->webui |= 1u << (result - VAL_WEBUI);
     }
     if (result != -1)
-        return parse_error(app, which, context, result);
+        return parse_error(app, which, context, result, argc, argv);
     return app->help ? ATTUNE_OK : parse_wish(app);
 }
 
@@ -275,6 +281,21 @@ static attune_code check_attention_name(struct app *app, attune_snapshot *snapsh
                      close ? "; did you mean " : "", close ? close : "", close ? "?" : "", list);
 }
 
+/* A manifest that was asked for by name must load whole: a library of it that is refused is an error, not a
+ * note. */
+static attune_code check_refused(struct app *app, const char *manifest) {
+    attune_code code = ATTUNE_OK;
+    attune_snapshot *snapshot = attune_snapshot_acquire(app->host);
+    for (uint32_t i = 0; code == ATTUNE_OK && i < attune_snapshot_count(snapshot); ++i) {
+        attune_plugin_status status = {.struct_size = sizeof status};
+        if (attune_snapshot_plugin(snapshot, i, &status, NULL) == ATTUNE_OK && status.refused[0])
+            code = attune_fail(&app->error, ATTUNE_FAILED_PRECONDITION, "sample_host", manifest,
+                               "%s: %s was refused: %s", manifest, status.id, status.refused);
+    }
+    attune_snapshot_release(snapshot);
+    return code;
+}
+
 static attune_code open_host(struct app *app) {
     find_folders(app);
     attune_options options = {.struct_size = sizeof options,
@@ -284,19 +305,17 @@ static attune_code open_host(struct app *app) {
                               .log = host_log,
                               .log_context = app};
     attune_code code = attune_open(&options, &app->host, &app->error);
-    for (char **plugin = app->plugins; code == ATTUNE_OK && plugin && *plugin; ++plugin)
+    for (char **plugin = app->plugins; code == ATTUNE_OK && plugin && *plugin; ++plugin) {
         code = attune_load(app->host, *plugin, &app->error);
+        if (code == ATTUNE_OK)
+            code = check_refused(app, *plugin);
+    }
     if (code != ATTUNE_OK)
         return code;
     code = attune_load_default(app->host, &app->error);
     if (code != ATTUNE_OK && !app->plugins)
         return code;
     attune_snapshot *snapshot = attune_snapshot_acquire(app->host);
-    for (uint32_t i = 0; i < attune_snapshot_count(snapshot); ++i) {
-        attune_plugin_status status = {.struct_size = sizeof status};
-        if (attune_snapshot_plugin(snapshot, i, &status, NULL) == ATTUNE_OK && status.refused[0])
-            app_warn(app, "plugin %s was refused: %s", status.id, status.refused);
-    }
     code = check_attention_name(app, snapshot);
     attune_snapshot_release(snapshot);
     return code;
@@ -333,9 +352,13 @@ static int exit_status(const struct app *app, attune_code code) {
 /* The one error line, or the JSON object with "error"; then the exit status. */
 static int report(struct app *app, attune_code code) {
     const attune_error *error = &app->error;
-    if (code != ATTUNE_OK)
-        fprintf(stderr, "sample_host: %s: %s%s%s\n", code == ATTUNE_CANCELLED ? "interrupted" : "error",
-                error->message, error->hint[0] ? "; " : "", error->hint);
+    if (code != ATTUNE_OK) {
+        /* a file's name, where the message does not say it itself */
+        int named = !strpbrk(error->where, "/.") || strstr(error->message, error->where);
+        fprintf(stderr, "sample_host: %s: %s%s%s%s%s\n", code == ATTUNE_CANCELLED ? "interrupted" : "error",
+                named ? "" : error->where, named ? "" : ": ", error->message, error->hint[0] ? "; " : "",
+                error->hint);
+    }
     if (app->json) {
         if (code != ATTUNE_OK)
             json_object_set_new(app->reply, "error",
@@ -382,7 +405,7 @@ int app_run(const command *which, int argc, const char **argv) {
     if (!context || !app->reply || !app->warnings)
         attune_fail(&app->error, code, "sample_host", which->name, "no memory to start");
     else
-        code = parse_options(app, which, context);
+        code = parse_options(app, which, context, argc, argv);
     if (code == ATTUNE_OK && app->help) {
         print_help(which, context);
         app->json = 0;

@@ -42,6 +42,10 @@ attune_code output_begin(output_file *file, const char *path, attune_error *erro
         return ATTUNE_INVALID_ARGUMENT;
     }
     (void)snprintf(file->path, sizeof file->path, "%s", path);
+    if (stat(path, &status) == 0 && !S_ISREG(status.st_mode)) { /* a device or pipe: nothing to rename over */
+        file->stream = fopen(path, "wbe");
+        return file->stream ? ATTUNE_OK : output_errno(error, "write", path);
+    }
     const char *slash = strrchr(path, '/');
     int folder = slash ? (int)(slash - path) + 1 : 0;
     (void)snprintf(file->temporary, sizeof file->temporary, "%.*s.attune-XXXXXX", folder, path);
@@ -73,6 +77,8 @@ attune_code output_commit(output_file *file, int keep, attune_error *error) {
         output_abandon(file);
         return code;
     }
+    if (!file->temporary[0])
+        return ATTUNE_OK;
     int failed = renameat2(AT_FDCWD, file->temporary, AT_FDCWD, file->path, keep ? RENAME_NOREPLACE : 0);
     int linked = failed && keep && errno == EINVAL; /* a file system without RENAME_NOREPLACE */
     if (linked)

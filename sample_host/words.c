@@ -11,6 +11,7 @@ enum { MAX_WORDS = 4096, MAX_LENGTH = 48, MAX_NAMED = 8, NEAREST = 3 };
 
 typedef struct word_list {
     size_t count;
+    size_t nouns; /* those of known_words.txt, which come first: what is worth suggesting */
     char word[MAX_WORDS][MAX_LENGTH];
 } word_list;
 
@@ -54,7 +55,7 @@ static int read_list(word_list *list, const char *model, const char *name) {
 static void name_nearest(const word_list *list, const char *unknown, char *names, size_t size) {
     const char *best[NEAREST] = {NULL};
     unsigned distance[NEAREST] = {0};
-    for (size_t i = 0; i < list->count; ++i) {
+    for (size_t i = 0; i < list->nouns; ++i) {
         unsigned d = nearest_distance(unknown, list->word[i]);
         const char *word = list->word[i];
         for (size_t k = 0; k < NEAREST && word; ++k)
@@ -78,6 +79,7 @@ size_t words_unknown(const char *model, const char *prompt, char *message, size_
     char unknown[512] = "", nearest[512] = "", word[MAX_LENGTH];
     size_t count = 0;
     if (list && read_list(list, model, "known_words.txt")) {
+        list->nouns = list->count;
         (void)read_list(list, model, "known_modifiers.txt");
         for (const char *at = prompt; next_word(&at, word);)
             if (!has_word(list, word) && ++count <= MAX_NAMED) {

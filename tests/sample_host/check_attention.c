@@ -75,9 +75,13 @@ START_TEST(equals_numpy_in_double) {
             npy_array got = read_array(run_folder(), "out.npy");
             ck_assert_uint_eq(got.tensor.bytes, expected.tensor.bytes);
             const float *x = got.tensor.data, *y = expected.tensor.data;
+            /* scores are float: at 87 one unit in the last place is 7.6e-6, and as much of a weight; 1e-5
+             * holds up to 40 */
+            float largest = (float)json_number_value(json_object_get(entry, "max_abs_score"));
+            float tolerance = largest <= 40 ? 1e-5f : largest * 2.5e-7f;
             for (size_t k = 0; k < got.tensor.bytes / sizeof(float); ++k)
-                ck_assert_msg(fabsf(x[k] - y[k]) <= 1e-5f, "%s[%zu]: %g, expected %g", text_of(entry, "stem"),
-                              k, (double)x[k], (double)y[k]);
+                ck_assert_msg(fabsf(x[k] - y[k]) <= tolerance, "%s[%zu]: %g, expected %g",
+                              text_of(entry, "stem"), k, (double)x[k], (double)y[k]);
             npy_free(&expected);
             npy_free(&got);
             ++compared;
@@ -163,12 +167,12 @@ START_TEST(bad_arrays_are_refused) {
         {":", "\"$D/text_prompts.txt\"", "magic"},
         {":", "\"$D/noise_seed_0_n_16.npy\"", "axes"},
         {":", "\"$D/emoji_text_ids.npy\"", "float32"},
-        {":", "\"$D/emoji_unet_16x16_out.npy\"", "shape"},
+        {":", "\"$D/emoji_unet_16x16_out.npy\"", "differ"},
     };
     for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; ++i) {
         run_result r = run("D=\"$S/tests/golden/data\"; %s; \"$HOST\" attention --q "
                            "\"$D/attention_cross_amplitude_0.4_q.npy\" "
-                           "--k %s --v \"$D/attention_cross_amplitude_0.4_v.npy\" -o z.npy",
+                           "--k %s --v \"$D/attention_cross_amplitude_0.04_v.npy\" -o z.npy",
                            wrong[i][0], wrong[i][1]);
         ck_assert_msg(r.status == 1 || r.status == 2, "%s: %d", wrong[i][1], r.status);
         ck_assert_msg(strstr(r.err, wrong[i][2]) != NULL, "%s: %s", wrong[i][1], r.err);

@@ -21,7 +21,7 @@ START_TEST(wrong_usage_is_one_line_and_status_2) {
     fails("txt2img", 2, "a prompt is missing");
     fails("txt2img red apple", 2, "put the prompt in quotes");
     fails("txt2img apple --steps", 2, "--steps needs a value");
-    fails("txt2img apple --steps many", 2, "--steps needs a number");
+    fails("txt2img apple --steps many", 2, "--steps: \"many\" is no number");
     fails("txt2img apple --steps 0", 2, "outside 1 to 1000");
     fails("txt2img apple --seed -7", 2, "no seed");
     fails("txt2img apple --seed 1x", 2, "no seed");
@@ -60,10 +60,10 @@ START_TEST(what_nobody_can_serve_is_status_3) {
     fails("txt2img apple -q --attention-required xformers", 3, "xformers");
     fails("txt2img apple -q --device cuda:0", 3, "cuda:0");
     fails("txt2img apple -q --vendor NoSuchVendor", 3, "NoSuchVendor");
-    fails("txt2img apple -q --min-memory 900000G", 3, "900000");
+    fails("txt2img apple -q --min-memory 900000G", 3, "are asked for");
     fails("txt2img apple -q --determinism invariant", 3, "oneDNN");
     fails("txt2img apple -q --determinism portable", 3, "oneDNN");
-    fails("txt2img apple -q --memory-limit 100K", 3, "would do");
+    fails("txt2img apple -q --memory-limit 100K", 3, "this request needs");
 }
 END_TEST
 

@@ -1,0 +1,175 @@
+/* elf_check.c: a small, bounds-checked reader of ELF headers (System V ABI, gabi 4.2). */
+#include "elf_check.h"
+#include "structs.h"
+#include <elf.h>
+#include <stdbool.h>
+
+typedef struct elf {
+    const unsigned char *bytes;
+    uint64_t size;
+    const char *file;
+    attune_error *error;
+    Elf64_Ehdr header;
+} elf;
+
+static attune_code truncated(const elf *in, const char *what) {
+    return attune_fail(in->error, ATTUNE_DATA_LOSS, ATTUNE_DOMAIN, in->file,
+                       "truncated: %s lies beyond the end of the file", what);
+}
+
+static attune_code refuse(const elf *in, const char *what, const char *hint) {
+    (void)attune_fail(in->error, ATTUNE_FAILED_PRECONDITION, ATTUNE_DOMAIN, in->file, "%s", what);
+    attune_hint(in->error, "%s", hint);
+    return ATTUNE_FAILED_PRECONDITION;
+}
+
+/* Copy `length` bytes at `offset` out of the file: no alignment is assumed. */
+static bool take(const elf *in, uint64_t offset, void *out, uint64_t length) {
+    if (offset > in->size || length > in->size - offset)
+        return false;
+    memcpy(out, in->bytes + offset, length);
+    return true;
+}
+
+static bool segment(const elf *in, unsigned index, Elf64_Phdr *out) {
+    return take(in, in->header.e_phoff + (uint64_t)index * sizeof *out, out, sizeof *out);
+}
+
+static attune_code check_header(elf *in, const char *arch) {
+    Elf64_Ehdr *header = &in->header;
+    if (in->size < SELFMAG || memcmp(in->bytes, ELFMAG, SELFMAG) != 0)
+        return attune_fail(in->error, ATTUNE_DATA_LOSS, ATTUNE_DOMAIN, in->file, "not an ELF file");
+    if (!take(in, 0, header, sizeof *header))
+        return truncated(in, "the ELF header");
+    if (header->e_ident[EI_CLASS] != ELFCLASS64 || header->e_ident[EI_DATA] != ELFDATA2LSB ||
+        header->e_ident[EI_VERSION] != EV_CURRENT)
+        return refuse(in, "not a 64-bit little-endian ELF file", "build it for this machine");
+    unsigned machine = strcmp(arch, "x86_64") == 0    ? EM_X86_64
+                       : strcmp(arch, "aarch64") == 0 ? EM_AARCH64
+                                                      : EM_NONE;
+    if (header->e_machine != machine)
+        return attune_fail(in->error, ATTUNE_FAILED_PRECONDITION, ATTUNE_DOMAIN, in->file,
+                           "built for ELF machine %u, the manifest's arch %s is %u", header->e_machine, arch,
+                           machine);
+    if (header->e_type != ET_DYN)
+        return refuse(in, "not a shared library (ELF type is not ET_DYN)", "link it with -shared");
+    if (header->e_phentsize != sizeof(Elf64_Phdr) || header->e_phnum == 0 || header->e_phnum == PN_XNUM)
+        return attune_fail(in->error, ATTUNE_DATA_LOSS, ATTUNE_DOMAIN, in->file,
+                           "its program header table is malformed");
+    /* One check of the table's end keeps `segment`'s sum from wrapping. */
+    uint64_t table = (uint64_t)header->e_phnum * sizeof(Elf64_Phdr);
+    if (header->e_phoff > in->size || table > in->size - header->e_phoff)
+        return truncated(in, "the program header table");
+    return ATTUNE_OK;
+}
+
+static attune_code check_segments(const elf *in, Elf64_Phdr *dynamic) {
+    bool stack = false, load = false;
+    for (unsigned i = 0; i < in->header.e_phnum; ++i) {
+        Elf64_Phdr part;
+        if (!segment(in, i, &part))
+            return truncated(in, "a program header");
+        if (part.p_type == PT_LOAD || part.p_type == PT_DYNAMIC)
+            if (part.p_offset > in->size || part.p_filesz > in->size - part.p_offset)
+                return truncated(in, "a segment");
+        load |= part.p_type == PT_LOAD;
+        stack |= part.p_type == PT_GNU_STACK;
+        if (part.p_type == PT_GNU_STACK && part.p_flags & PF_X)
+            return refuse(in, "asks for an executable stack", "link it with -Wl,-z,noexecstack");
+        if (part.p_type == PT_LOAD && (part.p_flags & (PF_W | PF_X)) == (PF_W | PF_X))
+            return refuse(in, "has a segment that is writable and executable", "link it without -N");
+        if (part.p_type == PT_DYNAMIC)
+            *dynamic = part;
+    }
+    if (!stack)
+        return refuse(in, "does not say that its stack is not executable (no PT_GNU_STACK)",
+                      "link it with -Wl,-z,noexecstack");
+    if (!load || dynamic->p_type != PT_DYNAMIC)
+        return attune_fail(in->error, ATTUNE_DATA_LOSS, ATTUNE_DOMAIN, in->file,
+                           "has nothing to load or no dynamic section");
+    return ATTUNE_OK;
+}
+
+/* Where an address of the loaded image lies in the file. */
+static bool file_offset(const elf *in, uint64_t address, uint64_t *offset) {
+    for (unsigned i = 0; i < in->header.e_phnum; ++i) {
+        Elf64_Phdr part;
+        if (segment(in, i, &part) && part.p_type == PT_LOAD && address >= part.p_vaddr &&
+            address - part.p_vaddr < part.p_filesz) {
+            *offset = part.p_offset + (address - part.p_vaddr);
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Every entry of a search path, or one needed name with a slash, must be absolute. */
+static bool all_absolute(const char *list) {
+    for (;;) {
+        if (*list != '/')
+            return false;
+        list = strchr(list, ':');
+        if (!list)
+            return true;
+        ++list;
+    }
+}
+
+static attune_code check_needed(const elf *in, uint64_t strings, uint64_t length, const Elf64_Dyn *entry) {
+    uint64_t at = entry->d_un.d_val;
+    const char *names = (const char *)in->bytes + strings, *text = names + (at < length ? at : 0);
+    if (at >= length || !memchr(text, 0, length - at))
+        return truncated(in, "the name of a library that it needs");
+    if (entry->d_tag == DT_NEEDED)
+        return !strchr(text, '/') || *text == '/'
+                   ? ATTUNE_OK
+                   : refuse(in, "needs a library by a path relative to the current folder",
+                            "link it by its soname");
+    if (*text == 0 || all_absolute(text))
+        return ATTUNE_OK;
+    return refuse(
+        in,
+        "looks for libraries beside itself or in relative folders (RPATH with $ORIGIN), but a copy is loaded",
+        "link it with absolute rpaths or none");
+}
+
+static attune_code check_dynamic(const elf *in, const Elf64_Phdr *dynamic) {
+    uint64_t strings = 0, length = 0;
+    bool found = false;
+    for (int pass = 0; pass < 2; ++pass) { /* the string table first: entries come in any order */
+        for (uint64_t at = 0; at + sizeof(Elf64_Dyn) <= dynamic->p_filesz; at += sizeof(Elf64_Dyn)) {
+            Elf64_Dyn entry;
+            if (!take(in, dynamic->p_offset + at, &entry, sizeof entry))
+                return truncated(in, "the dynamic section");
+            if (entry.d_tag == DT_NULL)
+                break;
+            if (entry.d_tag == DT_TEXTREL || (entry.d_tag == DT_FLAGS && entry.d_un.d_val & DF_TEXTREL))
+                return refuse(in, "has text relocations (code that is written to while it loads)",
+                              "compile it with -fPIC");
+            if (pass == 0 && entry.d_tag == DT_STRTAB)
+                found = file_offset(in, entry.d_un.d_ptr, &strings);
+            if (pass == 0 && entry.d_tag == DT_STRSZ)
+                length = entry.d_un.d_val;
+            if (pass == 1 &&
+                (entry.d_tag == DT_NEEDED || entry.d_tag == DT_RPATH || entry.d_tag == DT_RUNPATH)) {
+                attune_code code = check_needed(in, strings, length, &entry);
+                if (code)
+                    return code;
+            }
+        }
+        if (!found || strings > in->size || length > in->size - strings)
+            return truncated(in, "the dynamic string table");
+    }
+    return ATTUNE_OK;
+}
+
+attune_code attune_elf_check(const void *bytes, uint64_t size, const char *arch, const char *file,
+                             attune_error *error) {
+    elf in = {.bytes = bytes, .size = size, .file = file, .error = error};
+    Elf64_Phdr dynamic;
+    memset(&dynamic, 0, sizeof dynamic);
+    attune_code code = check_header(&in, arch);
+    if (!code)
+        code = check_segments(&in, &dynamic);
+    return code ? code : check_dynamic(&in, &dynamic);
+}

@@ -1,0 +1,20 @@
+/* elf_check.h: what must be true of a library's ELF headers before dlopen, which runs its code, may see it.
+ */
+#ifndef HOST_API_ELF_CHECK_H
+#define HOST_API_ELF_CHECK_H
+
+#include "attune/abi.h"
+
+/*
+ * [any] Check the `size` bytes of an ELF file (System V ABI, generic and processor supplements; gabi 4.2): 64
+ * bits, little endian, for `arch` ("x86_64" or "aarch64"), a shared object, no part beyond the file's end, a
+ * stack that is declared and not executable, no segment that is writable and executable, no text relocations,
+ * and no place to look for other libraries that depends on where this one lies ($ORIGIN: the copy that is
+ * loaded lies elsewhere) or on the current folder. `file` names it in errors. Every read is checked against
+ * `size`. Errors: DATA_LOSS (truncated, not ELF), FAILED_PRECONDITION (anything else), with what to do about
+ * it in the hint.
+ */
+attune_code attune_elf_check(const void *bytes, uint64_t size, const char *arch, const char *file,
+                             attune_error *error);
+
+#endif

@@ -1,0 +1,339 @@
+/*
+ * pool.c: parallel_for. A call is a job on its caller's stack, kept in a list while it has tasks to give
+ * away; idle threads join the oldest job that has room. Tasks are handed out by one atomic counter, so they
+ * start in ascending order: whatever was not started when a task fails has a higher number, which makes "the
+ * lowest failing task" well defined.
+ */
+#include "pool.h"
+#include "fpenv.h"
+#include "structs.h"
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <time.h>
+
+/* How long to look out for work before sleeping: about what a futex wake costs, so that the wait never costs
+ * more than twice the best that could have been done (ski rental). */
+#define SPIN_NANOSECONDS 50000u
+
+typedef struct job {
+    struct job *next_job; /* the rest of this struct up to `next` never changes while the job is listed */
+    attune_task task;
+    void *context;
+    uint64_t n;
+    uint32_t workers;
+    uint32_t joined; /* worker numbers given out so far; under the pool's lock, as all that follows but the
+                        atomics */
+    atomic_uint_fast64_t next;
+    atomic_uint running; /* threads inside besides the caller; changed under the lock */
+    bool waiting;        /* the caller sleeps on `done` */
+    pthread_cond_t done;
+    uint64_t failed; /* lowest task that failed, UINT64_MAX = none */
+    attune_code code;
+    attune_error error;
+} job;
+
+struct attune_pool {
+    pthread_mutex_t lock;
+    pthread_cond_t work;
+    job *first; /* oldest first */
+    uint32_t sleeping;
+    uint32_t spinning;
+    bool stop;
+    atomic_uint published; /* counts jobs: what a spinning thread watches */
+    atomic_uint active;    /* requests */
+    uint32_t threads;
+    uint32_t started;
+    pthread_t thread[];
+};
+
+/* Set while this thread runs tasks: a nested call runs inline under the same worker number. */
+static _Thread_local struct {
+    bool inside;
+    uint32_t worker;
+} here;
+
+static uint64_t now(void) {
+    struct timespec time;
+    (void)clock_gettime(CLOCK_MONOTONIC, &time);
+    return (uint64_t)time.tv_sec * 1000000000u + (uint64_t)time.tv_nsec;
+}
+
+static void relax(void) {
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
+
+static attune_code failed_task(uint64_t task, attune_code code, attune_error *error) {
+    if (error->code == ATTUNE_OK)
+        (void)attune_fail(error, code, ATTUNE_DOMAIN, "parallel_for",
+                          "task %llu failed (%s) and did not say why", (unsigned long long)task,
+                          attune_code_name(code));
+    return code;
+}
+
+static void record_failure(attune_pool *pool, job *work, uint64_t task, attune_code code,
+                           attune_error *error) {
+    (void)failed_task(task, code, error);
+    atomic_store_explicit(&work->next, work->n, memory_order_relaxed);
+    (void)pthread_mutex_lock(&pool->lock);
+    if (task < work->failed) {
+        work->failed = task;
+        work->code = code;
+        work->error = *error;
+    }
+    (void)pthread_mutex_unlock(&pool->lock);
+}
+
+static void run_tasks(attune_pool *pool, job *work, uint32_t worker) {
+    attune_error error;
+    uint64_t saved = attune_fpenv_default();
+    here.inside = true;
+    here.worker = worker;
+    for (;;) {
+        uint64_t task = atomic_fetch_add_explicit(&work->next, 1, memory_order_relaxed);
+        if (task >= work->n)
+            break;
+        error.code = ATTUNE_OK;
+        attune_code code = work->task(work->context, task, worker, &error);
+        if (code)
+            record_failure(pool, work, task, code, &error);
+    }
+    here.inside = false;
+    attune_fpenv_restore(saved);
+}
+
+/* Under the lock: the oldest job that can use one more thread. */
+static job *find_job(attune_pool *pool) {
+    for (job *work = pool->first; work; work = work->next_job)
+        if (work->joined < work->workers && atomic_load_explicit(&work->next, memory_order_relaxed) < work->n)
+            return work;
+    return NULL;
+}
+
+/* Under the lock, which it drops while it works. */
+static void help(attune_pool *pool, job *work) {
+    uint32_t worker = work->joined++;
+    atomic_fetch_add_explicit(&work->running, 1, memory_order_relaxed);
+    (void)pthread_mutex_unlock(&pool->lock);
+    run_tasks(pool, work, worker);
+    (void)pthread_mutex_lock(&pool->lock);
+    /* Release: the caller may see 0 while it spins; it then takes the lock once more before it lets go of the
+     * job. */
+    if (atomic_fetch_sub_explicit(&work->running, 1, memory_order_release) == 1 && work->waiting)
+        (void)pthread_cond_signal(&work->done);
+}
+
+/* Look out until a job is published (true), or the time is up or no request is active (false). */
+static bool spin_for_work(attune_pool *pool, unsigned seen) {
+    uint64_t end = now() + SPIN_NANOSECONDS;
+    do {
+        for (int i = 0; i < 16; ++i) {
+            if (atomic_load_explicit(&pool->published, memory_order_relaxed) != seen)
+                return true;
+            relax();
+        }
+        if (atomic_load_explicit(&pool->active, memory_order_relaxed) == 0)
+            return false;
+    } while (now() < end);
+    return false;
+}
+
+static void *thread_main(void *argument) {
+    attune_pool *pool = argument;
+    bool look_out = true;
+    (void)pthread_mutex_lock(&pool->lock);
+    while (!pool->stop) {
+        job *work = find_job(pool);
+        if (work) {
+            help(pool, work);
+            look_out = true;
+        } else if (look_out && atomic_load_explicit(&pool->active, memory_order_relaxed) > 0) {
+            unsigned seen = atomic_load_explicit(&pool->published, memory_order_relaxed);
+            ++pool->spinning;
+            (void)pthread_mutex_unlock(&pool->lock);
+            look_out = spin_for_work(pool, seen);
+            (void)pthread_mutex_lock(&pool->lock);
+            --pool->spinning;
+        } else {
+            ++pool->sleeping;
+            (void)pthread_cond_wait(&pool->work, &pool->lock);
+            --pool->sleeping;
+            look_out = true;
+        }
+    }
+    (void)pthread_mutex_unlock(&pool->lock);
+    return NULL;
+}
+
+attune_code attune_pool_create(uint32_t threads, attune_pool **out, attune_error *error) {
+    attune_pool *pool = calloc(1, sizeof *pool + (size_t)threads * sizeof pool->thread[0]);
+    if (!pool)
+        return attune_fail(error, ATTUNE_RESOURCE_EXHAUSTED, ATTUNE_DOMAIN, "attune_open",
+                           "no memory for a pool of %u threads", threads);
+    (void)pthread_mutex_init(&pool->lock, NULL);
+    (void)pthread_cond_init(&pool->work, NULL);
+    pool->threads = threads;
+    /* Signals belong to the application's threads: its handlers must not run on ours. */
+    sigset_t all, saved;
+    (void)sigfillset(&all);
+    (void)pthread_sigmask(SIG_SETMASK, &all, &saved);
+    int failure = 0;
+    for (uint32_t i = 0; i + 1 < threads && !failure; ++i) {
+        failure = pthread_create(&pool->thread[i], NULL, thread_main, pool);
+        if (!failure) {
+            char name[16];
+            (void)snprintf(name, sizeof name, "attune-%u", (i + 1) & 0xffff);
+            (void)pthread_setname_np(pool->thread[i], name);
+            ++pool->started;
+        }
+    }
+    (void)pthread_sigmask(SIG_SETMASK, &saved, NULL);
+    if (failure) {
+        uint32_t started = pool->started;
+        attune_pool_destroy(pool);
+        (void)attune_fail(error, ATTUNE_RESOURCE_EXHAUSTED, ATTUNE_DOMAIN, "attune_open",
+                          "could start %u of %u threads: %s", started + 1, threads, strerror(failure));
+        attune_hint(error, "ask for fewer threads");
+        if (error)
+            error->native_code = failure;
+        return ATTUNE_RESOURCE_EXHAUSTED;
+    }
+    *out = pool;
+    return ATTUNE_OK;
+}
+
+void attune_pool_destroy(attune_pool *pool) {
+    if (!pool)
+        return;
+    (void)pthread_mutex_lock(&pool->lock);
+    pool->stop = true;
+    (void)pthread_cond_broadcast(&pool->work);
+    (void)pthread_mutex_unlock(&pool->lock);
+    for (uint32_t i = 0; i < pool->started; ++i)
+        (void)pthread_join(pool->thread[i], NULL);
+    (void)pthread_cond_destroy(&pool->work);
+    (void)pthread_mutex_destroy(&pool->lock);
+    free(pool);
+}
+
+uint32_t attune_pool_threads(const attune_pool *pool) {
+    return pool->threads;
+}
+
+void attune_pool_enter(attune_pool *pool) {
+    atomic_fetch_add_explicit(&pool->active, 1, memory_order_relaxed);
+}
+
+void attune_pool_leave(attune_pool *pool) {
+    atomic_fetch_sub_explicit(&pool->active, 1, memory_order_relaxed);
+}
+
+static attune_code run_inline(uint64_t n, attune_task task, void *context, uint32_t worker,
+                              attune_error *error) {
+    attune_error local;
+    for (uint64_t i = 0; i < n; ++i) {
+        local.code = ATTUNE_OK;
+        attune_code code = task(context, i, worker, &local);
+        if (code) {
+            (void)failed_task(i, code, &local);
+            if (error)
+                *error = local;
+            return code;
+        }
+    }
+    return ATTUNE_OK;
+}
+
+/* List the job and wake as many threads as it can use and are not awake already. */
+static void publish(attune_pool *pool, job *work) {
+    (void)pthread_mutex_lock(&pool->lock);
+    job **last = &pool->first;
+    while (*last)
+        last = &(*last)->next_job;
+    *last = work;
+    uint32_t wake = work->workers - 1;
+    wake = wake > pool->spinning ? wake - pool->spinning : 0;
+    wake = wake < pool->sleeping ? wake : pool->sleeping;
+    atomic_fetch_add_explicit(&pool->published, 1, memory_order_relaxed);
+    (void)pthread_mutex_unlock(&pool->lock);
+    for (uint32_t i = 0; i < wake; ++i)
+        (void)pthread_cond_signal(&pool->work);
+}
+
+/* Take the job off the list, so that nobody joins any more, and wait for those who are inside. */
+static void withdraw(attune_pool *pool, job *work) {
+    (void)pthread_mutex_lock(&pool->lock);
+    job **link = &pool->first;
+    while (*link != work)
+        link = &(*link)->next_job;
+    *link = work->next_job;
+    if (atomic_load_explicit(&work->running, memory_order_relaxed) > 0) {
+        (void)pthread_mutex_unlock(&pool->lock);
+        uint64_t end = now() + SPIN_NANOSECONDS;
+        do {
+            for (int i = 0; i < 16 && atomic_load_explicit(&work->running, memory_order_acquire) > 0; ++i)
+                relax();
+        } while (atomic_load_explicit(&work->running, memory_order_acquire) > 0 && now() < end);
+        (void)pthread_mutex_lock(&pool->lock);
+        work->waiting = true;
+        while (atomic_load_explicit(&work->running, memory_order_relaxed) > 0)
+            (void)pthread_cond_wait(&work->done, &pool->lock);
+    }
+    (void)pthread_mutex_unlock(&pool->lock);
+}
+
+static attune_code run_shared(attune_pool *pool, uint32_t workers, uint64_t n, attune_task task,
+                              void *context, attune_error *error) {
+    job work;
+    work.next_job = NULL;
+    work.task = task;
+    work.context = context;
+    work.n = n;
+    work.workers = workers;
+    work.joined = 1; /* the caller is worker 0 */
+    atomic_init(&work.next, 0);
+    atomic_init(&work.running, 0);
+    work.waiting = false;
+    (void)pthread_cond_init(&work.done, NULL);
+    work.failed = UINT64_MAX;
+    work.code = ATTUNE_OK;
+    publish(pool, &work);
+    run_tasks(pool, &work, 0);
+    withdraw(pool, &work);
+    (void)pthread_cond_destroy(&work.done);
+    if (work.code && error)
+        *error = work.error;
+    return work.code;
+}
+
+attune_code attune_pool_run(void *context, const attune_stream *stream, uint64_t n, attune_task task,
+                            void *task_context, attune_error *error) {
+    attune_pool *pool = context;
+    if (!stream || stream->workers == 0)
+        return attune_fail(error, ATTUNE_INVALID_ARGUMENT, ATTUNE_DOMAIN, "parallel_for",
+                           "the stream has no workers: only a CPU stream runs tasks");
+    if (!task || n > INT64_MAX)
+        return attune_fail(error, ATTUNE_INVALID_ARGUMENT, ATTUNE_DOMAIN, "parallel_for",
+                           "no task, or 2^63 tasks or more");
+    if (here.inside)
+        return run_inline(n, task, task_context, here.worker, error);
+    uint64_t workers = stream->workers < pool->threads ? stream->workers : pool->threads;
+    if (workers > n)
+        workers = n;
+    if (workers > 1)
+        return run_shared(pool, (uint32_t)workers, n, task, task_context, error);
+    uint64_t saved = attune_fpenv_default();
+    here.inside = true;
+    here.worker = 0;
+    attune_code code = run_inline(n, task, task_context, 0, error);
+    here.inside = false;
+    attune_fpenv_restore(saved);
+    return code;
+}

@@ -1,0 +1,112 @@
+/*
+ * registry.h: what is loaded, as immutable snapshots. A generation is one load of one library: its private
+ * copy, its instance and what its tables said. Snapshots, bindings, models and sessions lease generations; a
+ * generation that left the current snapshot is retired, and is quiesced and destroyed by whoever gives back
+ * its last lease.
+ *
+ * Replacing a library is one publish with a generation to add and one to drop: readers go on with the
+ * snapshot that they hold, and nothing waits for them.
+ */
+#ifndef HOST_API_REGISTRY_H
+#define HOST_API_REGISTRY_H
+
+#include "attune/host.h"
+#include "files.h"
+#include "services.h"
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+
+enum { ATTUNE_STATE_ACTIVE = 0, ATTUNE_STATE_REFUSED = 1, ATTUNE_STATE_RETIRED = 2 };
+
+typedef struct attune_generation {
+    atomic_uint leases;
+    atomic_int state;
+    attune *host; /* held */
+    uint64_t number;
+    uint32_t abi;
+    char id[64];
+    char version[32];
+    char vendor[64];
+    char path[512];
+    char refused[320];
+
+    /* Of a library that was loaded (all NULL or 0 otherwise). */
+    attune_copy copy;
+    void *handle;
+    bool unload_safe;
+    attune_services services;
+    const attune_plugin *plugin;
+    void *instance;
+    const attune_device_interface *device;
+    attune_device_info *devices; /* as described when it was loaded */
+    uint32_t device_count;
+    const attune_attention_interface *attention;
+    attune_attention_info *backends;
+    uint64_t *memory_min; /* of each backend, from the manifest */
+    uint32_t attention_count;
+    const attune_sampler_interface *sampler; /* NULL = none */
+    attune_sampler_info sampler_info;
+    uint64_t sampler_memory_min;
+} attune_generation;
+
+struct attune_snapshot {
+    atomic_uint references;
+    attune *host; /* held by whoever acquired it, not by the snapshot itself */
+    uint32_t count;
+    attune_generation *generation[]; /* leased */
+};
+
+typedef struct attune_registry {
+    pthread_mutex_t lock;
+    attune_snapshot *current; /* one reference is the registry's */
+    attune_snapshot *closed;  /* empty; made at the start so that closing cannot fail */
+    atomic_uint_fast64_t numbers;
+} attune_registry;
+
+/* A host. Handles hold it, so that a handle that outlives attune_close never points into freed memory. */
+struct attune {
+    atomic_uint references;
+    attune_pool *pool;
+    attune_logger logger;
+    attune_account total; /* memory of all plugins */
+    attune_registry registry;
+    pthread_mutex_t load_lock; /* one load at a time */
+    char *plugin_dir;
+    char *vocabulary; /* NULL = none */
+};
+
+/* [any] Hold a host, and drop it; the last drop stops the threads and frees it. */
+void attune_host_hold(attune *host);
+void attune_host_drop(attune *host);
+
+/* [main] Errors: RESOURCE_EXHAUSTED. */
+attune_code attune_registry_init(attune *host, attune_error *error);
+/* [main] Retire all: afterwards every acquire gives an empty snapshot. */
+void attune_registry_close(attune *host);
+/* [main] Free the registry itself, after close. */
+void attune_registry_free(attune_registry *registry);
+
+/* [any] A cleared generation with the next number, holding the host, with one lease that is the caller's;
+ * NULL when memory is out. */
+attune_generation *attune_generation_new(attune *host);
+attune_generation *attune_generation_lease(attune_generation *generation);
+/* [any] Give back a lease; the last one quiesces and destroys the instance and parks or unmaps the library.
+ * May block. */
+void attune_generation_release(attune_generation *generation);
+
+/* [any] Publish a snapshot with `add` (its lease is taken over on success) and without `drop`; either may be
+ * NULL. Dropped is retired. Errors: RESOURCE_EXHAUSTED: nothing has changed. */
+attune_code attune_registry_publish(attune *host, attune_generation *add, attune_generation *drop,
+                                    attune_error *error);
+
+/* [any] Fill a status from a generation. */
+void attune_generation_status(const attune_generation *generation, attune_plugin_status *out);
+
+/* [any] Find an active device in a snapshot: by id, or by name where `id` is NULL. Returns its description as
+ * of loading and, where wanted, who drives it under which index; NULL where there is none. */
+const attune_device_info *attune_snapshot_find_device(const attune_snapshot *snapshot,
+                                                      const attune_device_id *id, const char *name,
+                                                      attune_generation **owner, uint32_t *index);
+
+#endif

@@ -1,0 +1,59 @@
+/*
+ * kernels/attention.h: softmax(scale q kT + mask) v in float32 after arithmetic id `attune-f32-1`, as one
+ * args struct, one function-pointer type and a table that dispatch fills. All kernels give the same bits:
+ * those of attune_attention_f32_reference.
+ *
+ * Work is cut into tasks that never share an output, by the problem alone: the thread count is not an input.
+ */
+#ifndef ATTUNE_KERNELS_ATTENTION_H
+#define ATTUNE_KERNELS_ATTENTION_H
+
+#include <stdint.h>
+
+enum { ATTUNE_KERNEL_MASK_NONE = 0, ATTUNE_KERNEL_MASK_BOOL = 1, ATTUNE_KERNEL_MASK_FLOAT = 2 };
+
+/* Axes of strides: batch, head, token, channel, in elements; of the mask: batch, head, query, key, 0 =
+ * broadcast. q (B, Hq, Nq, Dqk), k (B, Hkv, Nk, Dqk), v (B, Hkv, Nk, Dv), out (B, Hq, Nq, Dv). Extents are >=
+ * 1, heads_kv divides heads_q, out overlaps nothing. The channel stride is 1 for every kernel but the
+ * reference. */
+typedef struct attune_attention_f32 {
+    int64_t batch, heads_q, heads_kv, n_q, n_k, d_qk, d_v;
+    const float *q, *k, *v;
+    const void *mask; /* uint8_t (not 0 = takes part) or float (added to scale q.k), by mask_kind */
+    float *out;
+    int64_t stride_q[4], stride_k[4], stride_v[4], stride_mask[4], stride_out[4];
+    int32_t mask_kind;
+    int32_t causal; /* not 0: query i sees keys j <= i + (n_k - n_q) */
+    float scale;    /* 0 = 1 / sqrt(d_qk) */
+} attune_attention_f32;
+
+/* A kernel. The pointers of the args may be NULL in tasks and workspace. */
+typedef struct attune_attention_f32_kernel {
+    const char *isa; /* "generic", "avx2", "avx512" */
+    /* [any] How many tasks a problem is cut into, >= 1. */
+    uint64_t (*tasks)(const attune_attention_f32 *args);
+    /* [any] Bytes of workspace, aligned to 64, that each concurrent run needs; a multiple of 64; UINT64_MAX =
+     * overflow. */
+    uint64_t (*workspace)(const attune_attention_f32 *args);
+    /* [any] Task `task` < tasks(args). Sets and restores the floating-point environment. */
+    void (*run)(const attune_attention_f32 *args, uint64_t task, void *workspace);
+} attune_attention_f32_kernel;
+
+extern const attune_attention_f32_kernel attune_attention_f32_generic;
+extern const attune_attention_f32_kernel attune_attention_f32_avx2;
+extern const attune_attention_f32_kernel attune_attention_f32_avx512;
+
+/* ---- the reference (kernels/reference): any channel stride, no workspace, one thread ---- */
+
+/* [any] Everything. Sets and restores the floating-point environment. */
+void attune_attention_f32_reference(const attune_attention_f32 *args);
+/* [any] 2^t for t <= 0 as docs/arithmetic.md defines it; in the caller's floating-point environment. */
+float attune_exp2_f32_reference(float t);
+/* [any] fma(a[k * stride_a], b[k * stride_b], acc) for k ascending; in the caller's floating-point
+ * environment. */
+float attune_dot_f32_reference(const float *a, int64_t stride_a, const float *b, int64_t stride_b, int64_t n,
+                               float acc);
+/* [any] c: what queries are multiplied by, so that the softmax is taken to base 2. */
+float attune_attention_f32_factor(float scale, int64_t d_qk);
+
+#endif

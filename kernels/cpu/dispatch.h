@@ -1,0 +1,32 @@
+/*
+ * kernels/cpu/dispatch.h: which kernels this processor runs. No arithmetic here.
+ */
+#ifndef ATTUNE_KERNELS_CPU_DISPATCH_H
+#define ATTUNE_KERNELS_CPU_DISPATCH_H
+
+#include "kernels/attention.h"
+
+/* Weakest first: each includes what the ones before it need. */
+typedef enum attune_cpu_isa {
+    ATTUNE_CPU_GENERIC = 0,
+    ATTUNE_CPU_AVX2 = 1,
+    ATTUNE_CPU_AVX512 = 2
+} attune_cpu_isa;
+
+#define ATTUNE_CPU_ISA_NAMES "generic, avx2, avx512"
+
+typedef struct attune_cpu_kernels {
+    attune_cpu_isa isa;
+    const attune_attention_f32_kernel *attention_f32;
+} attune_cpu_kernels;
+
+/* [any] The strongest set that the processor and the system (saved registers) support. */
+attune_cpu_isa attune_cpu_detect(void);
+/* [any] Caps *isa by a name of ATTUNE_CPU_ISA_NAMES; NULL or "" caps nothing. 0 for an unknown name, *isa is
+ * then as before. */
+int attune_cpu_cap(const char *mask, attune_cpu_isa *isa);
+/* [any] Fills the table for `isa`, which the processor must support: the weakest first, stronger ones
+ * overwrite. */
+void attune_cpu_dispatch(attune_cpu_isa isa, attune_cpu_kernels *kernels);
+
+#endif

@@ -1,0 +1,113 @@
+/*
+ * ops.c: the CPU's table of operations for the sampler, its device and its memory.
+ */
+#include "plugin/cpu/ops/cpu.h"
+#include "plugin/cpu/plugin.h"
+
+#include <stdlib.h>
+
+const char device_plugin_id[] = "attune-sampler-cpu";
+const char device_plugin_vendor[] = "Attune";
+
+const elementwise_kernels *elementwise_choose(void) {
+    const elementwise_kernels *best = &elementwise_generic;
+#if defined(__x86_64__)
+    const char *mask = secure_getenv("ATTUNE_CPU_MASK");
+    int cap = mask && strcmp(mask, "generic") == 0 ? 0 : mask && strcmp(mask, "avx2") == 0 ? 1 : 2;
+    __builtin_cpu_init();
+    if (cap >= 1 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
+        best = &elementwise_avx2;
+    if (cap >= 2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
+        best = &elementwise_avx512;
+#endif
+    return best;
+}
+
+static attune_code create(const services *host, device **out, attune_error *error) {
+    device *dev = services_clear_alloc(host, 1, sizeof *dev, "device");
+    if (!dev)
+        return services_no_memory("device", sizeof *dev, error);
+    dev->host = *host;
+    dev->kernels = elementwise_choose();
+    cpu_instance identity;
+    memset(&identity, 0, sizeof identity);
+    cpu_identify(&identity, "");
+    dev->id = identity.device;
+    memcpy(dev->vendor, identity.vendor, sizeof dev->vendor);
+    dnnl_status_t status = dnnl_engine_create(&dev->engine, dnnl_cpu, 0);
+    if (status != dnnl_success) {
+        services_free(host, dev);
+        return primitive_fail(error, device_plugin_id, "start", status);
+    }
+    *out = dev;
+    return ATTUNE_OK;
+}
+
+static void destroy(device *dev) {
+    services host = dev->host;
+    dnnl_engine_destroy(dev->engine);
+    services_free(&host, dev);
+}
+
+/* As attune-cpu names it, so that attention backends there serve this device. */
+static void describe(device *dev, attune_device_id *id, char vendor[32]) {
+    *id = dev->id;
+    memcpy(vendor, dev->vendor, 32);
+}
+
+static attune_code alloc(device *dev, uint64_t bytes, const char *tag, void **out, attune_error *error) {
+    *out = dev->host.memory->alloc(dev->host.memory->context, bytes, tag);
+    return *out ? ATTUNE_OK : services_no_memory(tag, bytes, error);
+}
+
+static void release(device *dev, void *memory) {
+    services_free(&dev->host, memory);
+}
+
+static attune_code copy(device *dev, const attune_stream *stream, float *to, const float *from, uint64_t count,
+                        attune_error *error) {
+    (void)dev;
+    (void)stream;
+    (void)error;
+    memcpy(to, from, count * sizeof *to);
+    return ATTUNE_OK;
+}
+
+static void plan(device *dev, device_pass *pass) {
+    pass->serial = atomic_fetch_add(&dev->serial, 1) + 1;
+    pass->shared_bytes = 0;
+    pass->worker_bytes = 0;
+    pass->weights_bytes = 0;
+}
+
+static const device_ops ops = {
+    .arithmetic = "onednn-f32-1",
+    .determinism = ATTUNE_DETERMINISM_REPEATABLE,
+    .limited_by = "matrix products and convolutions by oneDNN",
+    .create = create,
+    .destroy = destroy,
+    .describe = describe,
+    .alloc = alloc,
+    .free = release,
+    .upload = copy,
+    .download = copy,
+    .vector = cpu_vector,
+    .check = cpu_check,
+    .weights = cpu_weights,
+    .weights_free = cpu_weights_free,
+    .plan = plan,
+    .pack = cpu_pack,
+    .linear = cpu_linear,
+    .convolution = cpu_convolution,
+    .group_norm = cpu_group_norm,
+    .layer_norm = cpu_layer_norm,
+    .upsample = cpu_upsample,
+    .concat = cpu_concat,
+    .embed = cpu_embed,
+    .activate = cpu_activate,
+};
+
+const device_ops *device_ops_get(void) {
+    return &ops;
+}

@@ -1,0 +1,101 @@
+/* attention.c: attention problems, their binding and their calls. */
+#include "plugin/sampler/attention.h"
+
+static void set_strides(int64_t stride[4], const attention_view *view, int64_t head_dim) {
+    stride[0] = view->batch;
+    stride[1] = head_dim;
+    stride[2] = view->row;
+    stride[3] = 1;
+}
+
+static void describe(const pass *p, const attention_call *call, attune_attention_problem *problem) {
+    memset(problem, 0, sizeof *problem);
+    problem->struct_size = sizeof *problem;
+    problem->mask = ATTUNE_MASK_NONE;
+    problem->causal = call->causal;
+    problem->batch = call->batch;
+    problem->heads_q = problem->heads_kv = call->heads;
+    problem->n_q = call->q.tokens;
+    problem->n_k = call->k.tokens;
+    problem->d_qk = problem->d_v = call->head_dim;
+    problem->dtype = ATTUNE_F32;
+    problem->determinism = p->determinism;
+    problem->budget = UINT64_MAX;
+    problem->device = p->device_id;
+    problem->workers = p->run.stream->workers;
+    set_strides(problem->stride_q, &call->q, call->head_dim);
+    set_strides(problem->stride_k, &call->k, call->head_dim);
+    set_strides(problem->stride_v, &call->v, call->head_dim);
+    set_strides(problem->stride_out, &call->out, call->head_dim);
+}
+
+static attention_entry *find(pass *p, const attune_attention_problem *problem) {
+    attune_attention_problem wanted = *problem;
+    for (uint32_t i = 0; i < p->problems; ++i) {
+        wanted.budget = p->attention[i].problem.budget; /* set when it was bound */
+        if (memcmp(&p->attention[i].problem, &wanted, sizeof wanted) == 0)
+            return &p->attention[i];
+    }
+    return NULL;
+}
+
+static attune_tensor tensor_of(const pass *p, const attention_call *call, const attention_view *view) {
+    int64_t shape[4] = {call->batch, call->heads, view->tokens, call->head_dim};
+    attune_tensor tensor = attune_tensor_view(view->data, ATTUNE_F32, p->device_id, 4, shape);
+    set_strides(tensor.stride, view, call->head_dim);
+    tensor.bytes = attune_tensor_span(&tensor);
+    return tensor;
+}
+
+static attune_code list_problem(pass *p, const attune_attention_problem *problem, attune_error *error) {
+    if (find(p, problem))
+        return ATTUNE_OK;
+    if (p->problems == ATTENTION_MAX_PROBLEMS)
+        return attune_fail(error, ATTUNE_INTERNAL, SAMPLER_DOMAIN, "attention", "more than %d attention problems",
+                           ATTENTION_MAX_PROBLEMS);
+    p->attention[p->problems++].problem = *problem;
+    return ATTUNE_OK;
+}
+
+attune_code attention_run(pass *p, const attention_call *call, attune_error *error) {
+    attune_attention_problem problem;
+    attune_code code = pass_check(p, error);
+    if (code != ATTUNE_OK)
+        return code;
+    describe(p, call, &problem);
+    if (p->run.planning)
+        return list_problem(p, &problem, error);
+    const attention_entry *entry = find(p, &problem);
+    if (!entry)
+        return attune_fail(error, ATTUNE_INTERNAL, SAMPLER_DOMAIN, "attention", "a problem that was not planned");
+    attune_tensor q = tensor_of(p, call, &call->q), k = tensor_of(p, call, &call->k), v = tensor_of(p, call, &call->v);
+    attune_tensor out = tensor_of(p, call, &call->out);
+    attune_attention_args args = {.struct_size = sizeof args, .q = &q, .k = &k, .v = &v, .out = &out};
+    args.workspace = p->workspace;
+    args.workspace_bytes = p->workspace_bytes;
+    return p->binder->attend(p->binder->context, entry->bound.binding, &args, p->run.stream, p->control, error);
+}
+
+attune_code attention_bind(pass *p, const attune_binder *binder, uint64_t budget, uint64_t *workspace,
+                           int32_t *determinism, uint32_t *weakest, attune_error *error) {
+    *workspace = 0;
+    *determinism = ATTUNE_DETERMINISM_PORTABLE;
+    *weakest = 0;
+    p->binder = binder;
+    for (uint32_t i = 0; i < p->problems; ++i) {
+        attention_entry *entry = &p->attention[i];
+        entry->problem.budget = budget;
+        memset(&entry->bound, 0, sizeof entry->bound);
+        entry->bound.struct_size = sizeof entry->bound;
+        attune_code code = binder->bind(binder->context, &entry->problem, &entry->bound, error);
+        if (code != ATTUNE_OK)
+            return code;
+        if (entry->bound.workspace > *workspace)
+            *workspace = entry->bound.workspace;
+        if (entry->bound.determinism < *determinism) {
+            *determinism = entry->bound.determinism;
+            *weakest = i;
+        }
+    }
+    return ATTUNE_OK;
+}

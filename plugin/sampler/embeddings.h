@@ -1,0 +1,38 @@
+/*
+ * embeddings.h: tokens → embeddings, the text encoder of CLIP (Radford et al. 2021; transformers' CLIPTextModel):
+ * last_hidden_state after the final layer norm.
+ */
+#ifndef ATTUNE_SAMPLER_EMBEDDINGS_H
+#define ATTUNE_SAMPLER_EMBEDDINGS_H
+
+#include "plugin/sampler/attention.h"
+#include "plugin/sampler/config.h"
+#include "plugin/sampler/weights.h"
+
+typedef struct text_layer {
+    weights_norm norm1;
+    weights_norm norm2;
+    device_weights *qkv;
+    device_weights *out;
+    device_weights *fc1;
+    device_weights *fc2;
+} text_layer;
+
+typedef struct text_encoder {
+    text_config config;
+    device_stored tokens; /* (vocab_size, hidden_size) as stored: only the rows that a prompt uses are read */
+    float *positions;     /* (max_position_embeddings, hidden_size) */
+    text_layer *layers;   /* owned */
+    weights_norm final_norm;
+} text_encoder;
+
+/* Fill the encoder; its weights belong to the loader's pool. text_encoder_close frees the rest. Errors go to the
+ * loader. */
+void text_encoder_load(weights_loader *loader, text_encoder *encoder, const text_config *config);
+void text_encoder_close(const services *host, text_encoder *encoder);
+
+/* [session] `ids`: host memory, (texts, tokens), each < vocab_size. *out is new: (texts, tokens, hidden_size). */
+attune_code text_encoder_forward(pass *p, const text_encoder *encoder, const int32_t *ids, int64_t texts,
+                                 int64_t tokens, float **out, attune_error *error);
+
+#endif

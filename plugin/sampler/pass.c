@@ -1,0 +1,132 @@
+/* pass.c: memory and control of a walk through the networks. */
+#include "plugin/sampler/pass.h"
+
+enum { ALIGNMENT = 64, PLANNING_BASE = 4096 };
+
+void pass_plan(pass *p, const services *host, const device_ops *ops, device *dev, const attune_stream *stream,
+               int32_t determinism) {
+    char vendor[32];
+    memset(p, 0, sizeof *p);
+    p->host = host;
+    p->ops = ops;
+    p->dev = dev;
+    p->run.stream = stream;
+    p->run.planning = 1;
+    p->base = PLANNING_BASE;
+    p->determinism = determinism;
+    ops->describe(dev, &p->device_id, vendor);
+    ops->plan(dev, &p->run);
+}
+
+static uint64_t round_up(uint64_t bytes) {
+    return (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+}
+
+uint64_t pass_bytes(const pass *p) {
+    uint64_t workers = p->run.stream->workers ? p->run.stream->workers : 1, bytes;
+    if (__builtin_mul_overflow(workers, round_up(p->run.worker_bytes), &bytes) ||
+        __builtin_add_overflow(bytes, round_up(p->run.shared_bytes), &bytes) ||
+        __builtin_add_overflow(bytes, p->memory.peak, &bytes))
+        return UINT64_MAX;
+    return bytes;
+}
+
+attune_code pass_start(pass *p, uint64_t workspace_bytes, attune_error *error) {
+    void *activations = NULL;
+    uint64_t scratch = pass_bytes(p) - p->memory.peak;
+    p->run.planning = 0;
+    p->base = 0;
+    attune_code code = p->ops->alloc(p->dev, p->memory.peak, "activations", &activations, error);
+    p->base = (uintptr_t)activations;
+    if (code == ATTUNE_OK)
+        code = p->ops->alloc(p->dev, scratch, "scratch", &p->run.scratch, error);
+    if (code == ATTUNE_OK && workspace_bytes > 0)
+        code = p->ops->alloc(p->dev, workspace_bytes, "attention workspace", &p->workspace, error);
+    p->workspace_bytes = workspace_bytes;
+    p->memory.count = 0;
+    return code;
+}
+
+void pass_close(pass *p) {
+    if (!p->ops || p->run.planning)
+        return;
+    p->ops->free(p->dev, (void *)p->base);
+    p->ops->free(p->dev, p->run.scratch);
+    p->ops->free(p->dev, p->workspace);
+    memset(p, 0, sizeof *p);
+}
+
+/* The lowest gap of at least `bytes`; returns where a block there goes in the list. */
+static uint32_t find_gap(const arena *memory, uint64_t bytes, uint64_t *offset) {
+    uint64_t end = 0;
+    uint32_t i = 0;
+    for (; i < memory->count; ++i) {
+        if (memory->used[i].offset - end >= bytes)
+            break;
+        end = memory->used[i].offset + memory->used[i].bytes;
+    }
+    *offset = end;
+    return i;
+}
+
+attune_code pass_take(pass *p, int64_t count, float **out, attune_error *error) {
+    arena *memory = &p->memory;
+    uint64_t bytes, offset, end;
+    if (count < 1 || __builtin_mul_overflow((uint64_t)count, sizeof(float), &bytes) || bytes > INT64_MAX / 2)
+        return attune_fail(error, ATTUNE_RESOURCE_EXHAUSTED, SAMPLER_DOMAIN, "pass", "%lld floats are too many",
+                           (long long)count);
+    bytes = round_up(bytes);
+    uint32_t at = find_gap(memory, bytes, &offset);
+    end = offset + bytes;
+    if (memory->count == ARENA_MAX_BLOCKS || end > INT64_MAX / 2 || (!p->run.planning && end > memory->peak))
+        return attune_fail(error, ATTUNE_INTERNAL, SAMPLER_DOMAIN, "pass", "the memory plan was not kept");
+    memmove(memory->used + at + 1, memory->used + at, (memory->count - at) * sizeof *memory->used);
+    memory->used[at] = (arena_block){offset, bytes};
+    memory->count++;
+    memory->peak = end > memory->peak ? end : memory->peak;
+    *out = (float *)(p->base + offset);
+    return ATTUNE_OK;
+}
+
+void pass_give(pass *p, float **pointer) {
+    arena *memory = &p->memory;
+    uint64_t offset = (uintptr_t)*pointer - p->base;
+    for (uint32_t i = 0; *pointer && i < memory->count; ++i)
+        if (memory->used[i].offset == offset) {
+            memory->count--;
+            memmove(memory->used + i, memory->used + i + 1, (memory->count - i) * sizeof *memory->used);
+            break;
+        }
+    *pointer = NULL;
+}
+
+attune_code pass_check(const pass *p, attune_error *error) {
+    const attune_control *control = p->control;
+    if (p->run.planning || !control)
+        return ATTUNE_OK;
+    if (control->cancelled && control->cancelled(control->context))
+        return attune_fail(error, ATTUNE_CANCELLED, SAMPLER_DOMAIN, "session", "cancelled");
+    if (control->deadline && p->host->clock->now(p->host->clock->context) > control->deadline)
+        return attune_fail(error, ATTUNE_DEADLINE_EXCEEDED, SAMPLER_DOMAIN, "session", "the deadline has passed");
+    return ATTUNE_OK;
+}
+
+attune_code pass_linear(pass *p, device_weights *weights, const device_linear *args, attune_error *error) {
+    attune_code code = pass_check(p, error);
+    return code == ATTUNE_OK ? p->ops->linear(p->dev, &p->run, weights, args, error) : code;
+}
+
+attune_code pass_convolution(pass *p, device_weights *weights, const device_convolution *args, attune_error *error) {
+    attune_code code = pass_check(p, error);
+    return code == ATTUNE_OK ? p->ops->convolution(p->dev, &p->run, weights, args, error) : code;
+}
+
+attune_code pass_group_norm(pass *p, const device_group_norm *args, attune_error *error) {
+    attune_code code = pass_check(p, error);
+    return code == ATTUNE_OK ? p->ops->group_norm(p->dev, &p->run, args, error) : code;
+}
+
+attune_code pass_layer_norm(pass *p, const device_layer_norm *args, attune_error *error) {
+    attune_code code = pass_check(p, error);
+    return code == ATTUNE_OK ? p->ops->layer_norm(p->dev, &p->run, args, error) : code;
+}

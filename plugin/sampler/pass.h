@@ -1,0 +1,81 @@
+/*
+ * pass.h: one walk through the networks. The same code runs twice: planning, where memory is only counted and
+ * attention problems are only listed, and for real, where every pointer is the one that the planning walk got.
+ *
+ * A pass belongs to one session: [session].
+ */
+#ifndef ATTUNE_SAMPLER_PASS_H
+#define ATTUNE_SAMPLER_PASS_H
+
+#include "plugin/sampler/ops.h"
+
+/* Blocks of device memory by offset: first fit, lowest offset first, so that a walk repeated gives the same offsets. */
+enum { ARENA_MAX_BLOCKS = 256, ATTENTION_MAX_PROBLEMS = 128 };
+
+typedef struct arena_block {
+    uint64_t offset;
+    uint64_t bytes;
+} arena_block;
+
+typedef struct arena {
+    arena_block used[ARENA_MAX_BLOCKS]; /* ascending */
+    uint32_t count;
+    uint64_t peak;
+} arena;
+
+/* An attention problem of the session and what serves it. */
+typedef struct attention_entry {
+    attune_attention_problem problem;
+    attune_bound bound;
+} attention_entry;
+
+typedef struct pass {
+    const services *host;
+    const device_ops *ops;
+    device *dev;
+    device_pass run;
+    const attune_control *control; /* of the step that runs; NULL = none */
+    const attune_binder *binder;
+    arena memory;
+    uintptr_t base; /* of the arena: a made-up address while planning, which nobody reads */
+    int32_t determinism; /* asked for: goes into every attention problem */
+    uint32_t problems;
+    attention_entry attention[ATTENTION_MAX_PROBLEMS];
+    attune_device_id device_id;
+    void *workspace;
+    uint64_t workspace_bytes;
+} pass;
+
+/* Leave the function with the code of a call that failed. A walk gives nothing back on its
+ * way out: who wants to go on after a failure keeps a copy of `memory` and puts it back. */
+#define PASS_TRY(call)                                                                                       \
+    do {                                                                                                     \
+        attune_code pass_try_code = (call);                                                                  \
+        if (pass_try_code != ATTUNE_OK)                                                                      \
+            return pass_try_code;                                                                            \
+    } while (0)
+
+/* Start planning on `stream`. */
+void pass_plan(pass *p, const services *host, const device_ops *ops, device *dev, const attune_stream *stream,
+               int32_t determinism);
+/* Device memory that the planned walk needs besides attention's workspace: arena and scratch. UINT64_MAX on
+ * overflow. */
+uint64_t pass_bytes(const pass *p);
+/* Allocate it and `workspace_bytes`, and start running. Errors: RESOURCE_EXHAUSTED. pass_close frees it. */
+attune_code pass_start(pass *p, uint64_t workspace_bytes, attune_error *error);
+void pass_close(pass *p);
+
+/* `count` floats of the arena. Errors: RESOURCE_EXHAUSTED (overflow), INTERNAL. */
+attune_code pass_take(pass *p, int64_t count, float **out, attune_error *error);
+/* Give floats back; NULL is allowed. Sets the pointer to NULL. */
+void pass_give(pass *p, float **memory);
+/* CANCELLED or DEADLINE_EXCEEDED where the caller asks for it. */
+attune_code pass_check(const pass *p, attune_error *error);
+
+/* The operations of ops.h, each after a look at the control. */
+attune_code pass_linear(pass *p, device_weights *weights, const device_linear *args, attune_error *error);
+attune_code pass_convolution(pass *p, device_weights *weights, const device_convolution *args, attune_error *error);
+attune_code pass_group_norm(pass *p, const device_group_norm *args, attune_error *error);
+attune_code pass_layer_norm(pass *p, const device_layer_norm *args, attune_error *error);
+
+#endif

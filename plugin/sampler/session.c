@@ -1,0 +1,231 @@
+/* session.c: the steps of a session. */
+#include "plugin/sampler/session.h"
+#include "plugin/sampler/pixels.h"
+
+#include <math.h>
+
+attune_code session_begin(model *m, const attune_request *request, const attune_binder *binder,
+                          const attune_stream *stream, session **out, attune_session_plan *plan, attune_error *error) {
+    session *s = services_clear_alloc(&m->host, 1, sizeof *s, "session");
+    if (!s)
+        return services_no_memory("session", sizeof *s, error);
+    s->m = m;
+    attune_code code = session_prepare(s, request, binder, stream, plan, error);
+    if (code == ATTUNE_OK)
+        *out = s;
+    else
+        session_close(s);
+    return code;
+}
+
+void session_close(session *s) {
+    if (!s)
+        return;
+    services host = s->m->host;
+    if (s->latent)
+        latent_close(s->latent);
+    pass_close(&s->pass);
+    services_free(&host, s->context.kv);
+    services_free(&host, s->staged);
+    services_free(&host, s->uncond);
+    services_free(&host, s->timesteps);
+    services_free(&host, s->decoded);
+    services_free(&host, s->pixels);
+    services_free(&host, s);
+}
+
+/* tokens → embeddings → keys and values of every cross attention, which stay in the arena until the session ends. */
+attune_code session_read_text(session *s, attune_error *error) {
+    const model *m = s->m;
+    float *embeddings;
+    PASS_TRY(text_encoder_forward(&s->pass, &m->text, s->prompt.ids, s->prompt.texts, TOKENIZER_CHUNK, &embeddings,
+                                  error));
+    PASS_TRY(unet_read_text(&s->pass, &m->unet, embeddings, &s->context, error));
+    pass_give(&s->pass, &embeddings);
+    return ATTUNE_OK;
+}
+
+/* Not-a-number spreads over a whole image; say where it came from rather than draw it. */
+static attune_code check_finite(const float *values, int64_t count, const char *where, double sigma,
+                                attune_error *error) {
+    float bad = 0.0f;
+    for (int64_t i = 0; i < count; ++i)
+        bad += values[i] * 0.0f;
+    if (bad == 0.0f)
+        return ATTUNE_OK;
+    attune_code code = attune_fail(error, ATTUNE_OUT_OF_RANGE, SAMPLER_DOMAIN, where,
+                                   "%s gave values that are not finite numbers (sigma %g)", where, sigma);
+    attune_hint(error, "the weights overflow: try a smaller CFG scale, or another model");
+    return code;
+}
+
+/* The noise that the UNet sees in x · c_in, for every text, in s->staged. */
+static attune_code predict_noise(session *s, const float *x, float c_in, attune_error *error) {
+    const model *m = s->m;
+    pass *p = &s->pass;
+    int64_t channels = m->config.unet.in_channels, pixels = s->height * s->width, batch = s->prompt.texts * s->images;
+    float *latents, *noise;
+    unet_input input = {NULL, s->timesteps, batch, s->height, s->width, &s->context};
+    PASS_TRY(pass_take(p, batch * pixels * channels, &latents, error));
+    if (!p->run.planning) {
+        for (int64_t i = 0; i < batch; ++i)
+            pixels_interleave(x + i % s->images * pixels * channels, channels, pixels, c_in,
+                              s->staged + i * pixels * channels);
+        PASS_TRY(m->ops->upload(m->dev, p->run.stream, latents, s->staged, (uint64_t)(batch * pixels * channels), error));
+    }
+    input.latents = latents;
+    PASS_TRY(unet_forward(p, &m->unet, &input, &noise, error));
+    if (!p->run.planning)
+        PASS_TRY(m->ops->download(m->dev, p->run.stream, s->staged, noise, (uint64_t)(batch * pixels * channels), error));
+    pass_give(p, &noise);
+    pass_give(p, &latents);
+    return ATTUNE_OK;
+}
+
+/* k-diffusion's denoiser for epsilon prediction (external.py, DiscreteEpsDDPMDenoiser; Karras et al. 2022, table 1):
+ * D(x; sigma) = x − sigma · eps(x / sqrt(sigma² + 1), t(sigma)), t fractional; then classifier-free guidance. */
+attune_code session_predict(session *s, const float *x, double sigma, float *denoised, attune_error *error) {
+    int64_t channels = s->m->config.unet.in_channels, pixels = s->height * s->width, one = pixels * channels;
+    float noise_level = (float)sigma, c_in = 1.0f / sqrtf(noise_level * noise_level + 1.0f);
+    if (!s->pass.run.planning)
+        for (int64_t i = 0; i < s->prompt.texts * s->images; ++i)
+            s->timesteps[i] = (float)sigma_to_t(&s->m->sigmas, sigma);
+    PASS_TRY(predict_noise(s, x, c_in, error));
+    if (s->pass.run.planning)
+        return ATTUNE_OK;
+    PASS_TRY(check_finite(s->staged, s->prompt.texts * s->images * one, "the UNet", sigma, error));
+    for (int64_t i = 0; i < s->images; ++i) {
+        const float *cond = s->staged + i * one, *uncond = cond + s->images * one;
+        pixels_separate(cond, channels, pixels, x + i * one, -noise_level, denoised + i * one);
+        if (s->prompt.texts == 2)
+            pixels_separate(uncond, channels, pixels, x + i * one, -noise_level, s->uncond + i * one);
+    }
+    if (s->prompt.texts == 2)
+        latent_guide(denoised, s->uncond, s->cfg_scale, denoised, (uint64_t)(s->images * one));
+    return ATTUNE_OK;
+}
+
+/* One latent → VAE → pixels. */
+attune_code session_decode(session *s, const float *latent, uint8_t *out, attune_error *error) {
+    const model *m = s->m;
+    pass *p = &s->pass;
+    int64_t channels = m->config.vae.latent_channels, pixels = s->height * s->width, scale = vae_scale(&m->config.vae);
+    int64_t values = pixels * scale * scale * 3;
+    float *latents, *image;
+    PASS_TRY(pass_take(p, pixels * channels, &latents, error));
+    if (!p->run.planning) {
+        float factor = (float)m->config.vae.scaling_factor;
+        pixels_interleave(latent, channels, pixels, 1.0f, s->staged);
+        for (int64_t i = 0; i < pixels * channels; ++i)
+            s->staged[i] /= factor;
+        PASS_TRY(m->ops->upload(m->dev, p->run.stream, latents, s->staged, (uint64_t)(pixels * channels), error));
+    }
+    PASS_TRY(vae_decode(p, &m->vae, latents, s->height, s->width, &image, error));
+    if (!p->run.planning) {
+        PASS_TRY(m->ops->download(m->dev, p->run.stream, s->decoded, image, (uint64_t)values, error));
+        PASS_TRY(check_finite(s->decoded, values, "the VAE", 0.0, error));
+        pixels_from_floats(s->decoded, (uint64_t)values, out);
+    }
+    pass_give(p, &image);
+    pass_give(p, &latents);
+    return ATTUNE_OK;
+}
+
+static attune_code denoise(void *context, const float *x, double sigma, float *denoised, attune_error *error) {
+    return session_predict(context, x, sigma, denoised, error);
+}
+
+static uint64_t image_bytes(const session *s) {
+    int64_t scale = vae_scale(&s->m->config.vae);
+    return (uint64_t)(s->height * s->width * scale * scale * 3);
+}
+
+static attune_code run_unit(session *s, attune_progress *progress, attune_error *error) {
+    progress->steps = 1;
+    if (!s->text_done) {
+        progress->phase = ATTUNE_PHASE_TEXT;
+        progress->step = 1;
+        PASS_TRY(session_read_text(s, error));
+        s->text_done = 1;
+        return ATTUNE_OK;
+    }
+    if (latent_steps_done(s->latent) < s->steps) {
+        latent_denoiser denoiser = {denoise, s};
+        PASS_TRY(latent_step(s->latent, &denoiser, error));
+        progress->phase = ATTUNE_PHASE_SAMPLE;
+        progress->step = latent_steps_done(s->latent);
+        progress->steps = s->steps;
+        progress->sigma = latent_sigma(s->latent);
+        return ATTUNE_OK;
+    }
+    PASS_TRY(session_decode(s, latent_x(s->latent, s->images_done), s->pixels + s->images_done * image_bytes(s), error));
+    s->images_done++;
+    progress->phase = ATTUNE_PHASE_DECODE;
+    progress->step = s->images_done;
+    progress->steps = (uint32_t)s->images;
+    progress->done = s->images_done == s->images;
+    return ATTUNE_OK;
+}
+
+attune_code session_step(session *s, const attune_control *control, attune_progress *progress, attune_error *error) {
+    attune_progress made = {.struct_size = sizeof made};
+    if (s->failed != ATTUNE_OK || s->images_done == s->images)
+        return attune_fail(error, ATTUNE_FAILED_PRECONDITION, SAMPLER_DOMAIN, "session_step",
+                           s->failed != ATTUNE_OK ? "a step has failed: the session can only be closed"
+                                                  : "all images are done");
+    s->pass.control = control;
+    s->failed = run_unit(s, &made, error);
+    s->pass.control = NULL;
+    if (s->failed == ATTUNE_OK && progress)
+        memcpy(progress, &made, sizeof made);
+    return s->failed;
+}
+
+static attune_code check_image(const session *s, uint32_t index, const attune_image *image, attune_error *error) {
+    int64_t scale = vae_scale(&s->m->config.vae);
+    if (index >= s->images)
+        return attune_fail(error, ATTUNE_OUT_OF_RANGE, SAMPLER_DOMAIN, "image", "image %u of %lld", index,
+                           (long long)s->images);
+    if (image->struct_size < sizeof *image || !image->pixels || image->width != s->width * scale ||
+        image->height != s->height * scale || image->stride < image->width * 3)
+        return attune_fail(error, ATTUNE_INVALID_ARGUMENT, SAMPLER_DOMAIN, "image",
+                           "room for %lld x %lld pixels of 3 bytes is needed", (long long)(s->width * scale),
+                           (long long)(s->height * scale));
+    return ATTUNE_OK;
+}
+
+static void copy_rows(const attune_image *image, const uint8_t *pixels) {
+    for (uint32_t y = 0; y < image->height; ++y)
+        memcpy(image->pixels + (uint64_t)y * image->stride, pixels + (uint64_t)y * image->width * 3,
+               (size_t)image->width * 3);
+}
+
+attune_code session_preview(session *s, uint32_t index, const attune_control *control, attune_image *image,
+                            attune_error *error) {
+    PASS_TRY(check_image(s, index, image, error));
+    const float *latent = latent_denoised(s->latent, index);
+    if (s->failed != ATTUNE_OK || !latent)
+        return attune_fail(error, ATTUNE_FAILED_PRECONDITION, SAMPLER_DOMAIN, "session_preview",
+                           "there is no estimate yet: no sampler step is done");
+    uint8_t *pixels = s->m->host.memory->alloc(s->m->host.memory->context, image_bytes(s), "preview");
+    if (!pixels)
+        return services_no_memory("preview", image_bytes(s), error);
+    arena before = s->pass.memory; /* put back: a preview that was cancelled must not spoil the next step */
+    s->pass.control = control;
+    attune_code code = session_decode(s, latent, pixels, error);
+    s->pass.control = NULL;
+    s->pass.memory = before;
+    if (code == ATTUNE_OK)
+        copy_rows(image, pixels);
+    services_free(&s->m->host, pixels);
+    return code;
+}
+
+attune_code session_image(session *s, uint32_t index, attune_image *image, attune_error *error) {
+    PASS_TRY(check_image(s, index, image, error));
+    if (index >= s->images_done)
+        return attune_fail(error, ATTUNE_FAILED_PRECONDITION, SAMPLER_DOMAIN, "session_image", "image %u is not done yet",
+                           index);
+    copy_rows(image, s->pixels + index * image_bytes(s));
+    return ATTUNE_OK;
+}

@@ -1,0 +1,51 @@
+/*
+ * session.h: one batch of images from a request to pixels: prompt → tokens → embeddings → (latent, sigma) → UNet →
+ * latent → VAE → pixels, in units of one text encoder call, one sampler step, or one decoded image.
+ */
+#ifndef ATTUNE_SAMPLER_SESSION_H
+#define ATTUNE_SAMPLER_SESSION_H
+
+#include "plugin/sampler/latent.h"
+#include "plugin/sampler/model.h"
+#include "plugin/sampler/prompt.h"
+
+typedef struct session {
+    model *m;
+    pass pass;
+    prompt_tokens prompt;
+    text_context context;
+    float cfg_scale;
+    int64_t images;
+    int64_t height; /* of the latent, as width */
+    int64_t width;
+    uint32_t steps;
+    latent_state *latent;
+    float *staged;    /* host: (texts · images, height, width, channels), what goes to and comes from the UNet */
+    float *uncond;    /* host: (images, channels, height, width) */
+    float *timesteps; /* host: (texts · images) */
+    float *decoded;   /* host: one image from the VAE */
+    uint8_t *pixels;  /* host: (images, height, width, 3) */
+    int32_t text_done;
+    uint32_t images_done;
+    attune_code failed;
+} session;
+
+/* See attune_sampler_interface for each. */
+attune_code session_begin(model *m, const attune_request *request, const attune_binder *binder,
+                          const attune_stream *stream, session **out, attune_session_plan *plan, attune_error *error);
+attune_code session_step(session *s, const attune_control *control, attune_progress *progress, attune_error *error);
+attune_code session_preview(session *s, uint32_t index, const attune_control *control, attune_image *image,
+                            attune_error *error);
+attune_code session_image(session *s, uint32_t index, attune_image *image, attune_error *error);
+void session_close(session *s);
+
+/* The three walks, each planning or running as the session's pass does. */
+attune_code session_read_text(session *s, attune_error *error);
+attune_code session_predict(session *s, const float *x, double sigma, float *denoised, attune_error *error);
+attune_code session_decode(session *s, const float *latent, uint8_t *pixels, attune_error *error);
+
+/* session_plan.c: check `request`, fill the session but for its memory, bind, plan and allocate. */
+attune_code session_prepare(session *s, const attune_request *request, const attune_binder *binder,
+                            const attune_stream *stream, attune_session_plan *plan, attune_error *error);
+
+#endif
