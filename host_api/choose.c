@@ -72,9 +72,15 @@ static void judge_device(const choosing *in, option *one) {
         attune_snapshot_find_device(in->snapshot, &info->device, NULL, NULL, NULL);
     const attune_device_info *theirs =
         attune_snapshot_find_device(in->snapshot, &in->problem->device, NULL, NULL, NULL);
-    refuse(one, STAGE_DEVICE, ATTUNE_FAILED_PRECONDITION,
-           "runs on %s, the tensors are on %s, and nothing is copied implicitly",
-           its ? its->name : "another device", theirs ? theirs->name : "a device that no plugin drives");
+    const char *name = its ? its->name : "another device";
+    if (!theirs && in->problem->device.type == ATTUNE_DEVICE_CPU && info->device.type == ATTUNE_DEVICE_CPU)
+        refuse(one, STAGE_DEVICE, ATTUNE_FAILED_PRECONDITION,
+               "runs on %s, the tensors carry another CPU's id (attune_cpu_device gives the right one)",
+               name);
+    else
+        refuse(one, STAGE_DEVICE, ATTUNE_FAILED_PRECONDITION,
+               "runs on %s, the tensors are on %s, and nothing is copied implicitly", name,
+               theirs ? theirs->name : "a device that no plugin drives");
 }
 
 static void judge_shape(const choosing *in, option *one) {
@@ -375,8 +381,8 @@ static void hint_who(const choosing *in, attune_error *error) {
     uint64_t fastest;
     const option *other = best(in, false, &fastest);
     if (other) {
-        attune_hint(error, "%s (%s) can serve this; do not require %s", other->info->name,
-                    other->generation->id, in->wish->attention);
+        attune_hint(error, "%s (%s) can serve this and keeps %s; do not require %s", other->info->name,
+                    other->generation->id, attune_text_class(other->answer.determinism), in->wish->attention);
         return;
     }
     char text[160] = "";

@@ -89,6 +89,7 @@ attune_code attune_file_open(int folder, const char *folder_path, const char *re
     char path[1024], name[256];
     struct stat state;
     int at = folder;
+    memset(&state, 0, sizeof state);
     size_t used = (size_t)snprintf(path, sizeof path, "%s", folder_path);
     for (const char *rest = relative;;) {
         size_t length = strcspn(rest, "/");

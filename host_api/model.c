@@ -114,6 +114,9 @@ void attune_model_close(attune_model *model) {
 
 attune_code attune_model_describe(attune_model *model, attune_model_info *out, attune_error *error) {
     attune_model_info info = {.struct_size = sizeof info};
+    if (!model)
+        return attune_fail(error, ATTUNE_INVALID_ARGUMENT, ATTUNE_DOMAIN, "attune_model_describe",
+                           "model is NULL");
     attune_code code = model->generation->sampler->model_describe(model->model, &info, error);
     return code ? code : attune_struct_out(out, &info, sizeof info, "attune_model_info", error);
 }
@@ -121,6 +124,9 @@ attune_code attune_model_describe(attune_model *model, attune_model_info *out, a
 attune_code attune_model_sampler(attune_model *model, attune_sampler_info *info, attune_plugin_status *plugin,
                                  attune_error *error) {
     attune_plugin_status status;
+    if (!model)
+        return attune_fail(error, ATTUNE_INVALID_ARGUMENT, ATTUNE_DOMAIN, "attune_model_sampler",
+                           "model is NULL");
     attune_generation_status(model->generation, &status);
     attune_code code = info ? attune_struct_out(info, &model->generation->sampler_info, sizeof *info,
                                                 "attune_sampler_info", error)

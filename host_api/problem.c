@@ -221,8 +221,8 @@ static attune_code check_view(const attune_attention_problem *problem, const att
 static attune_code check_mask(const attune_attention_problem *problem, const attune_tensor *mask,
                               attune_views *views, attune_error *error) {
     const int64_t full[4] = {problem->batch, problem->heads_q, problem->n_q, problem->n_k};
-    int64_t stride[4];
-    int32_t kind;
+    int64_t stride[4] = {0};
+    int32_t kind = ATTUNE_MASK_NONE;
     if (!mask != (problem->mask == ATTUNE_MASK_NONE))
         return wrong(error, "a mask is %s, the problem says %s", mask ? "given" : "not given",
                      mask ? "none" : "one");

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 
 static attune_snapshot *snapshot_new(attune *host, uint32_t count) {
-    attune_snapshot *snapshot = calloc(1, sizeof *snapshot + count * sizeof snapshot->generation[0]);
+    attune_snapshot *snapshot = calloc(1, sizeof *snapshot + count * sizeof(attune_generation *));
     if (snapshot) {
         atomic_init(&snapshot->references, 1);
         snapshot->host = host;

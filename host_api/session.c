@@ -48,7 +48,7 @@ static attune_code grow(attune_session *session) {
     if (session->count < session->room)
         return ATTUNE_OK;
     uint32_t room = session->room ? 2 * session->room : 32;
-    bound **more = realloc(session->bound, room * sizeof *more);
+    bound **more = realloc(session->bound, room * sizeof(struct bound *));
     if (more)
         session->bound = more;
     uint32_t *order = realloc(session->by_flops, room * sizeof *order);
@@ -119,7 +119,8 @@ static attune_code bind(void *context, const attune_attention_problem *problem, 
         return code;
     memcpy(&known, problem, sizeof known);
     known.struct_size = sizeof known;
-    for (uint32_t i = 0; i < session->count; ++i)
+    for (uint32_t i = 0; i < session->count; ++i) /* the scale's bits count; there is no padding */
+        /* NOLINTNEXTLINE(bugprone-suspicious-memory-comparison) */
         if (memcmp(&session->bound[i]->problem, &known, sizeof known) == 0) {
             answer_bound(session, i, out);
             return ATTUNE_OK;

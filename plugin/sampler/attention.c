@@ -51,8 +51,8 @@ static attune_code list_problem(pass *p, const attune_attention_problem *problem
     if (find(p, problem))
         return ATTUNE_OK;
     if (p->problems == ATTENTION_MAX_PROBLEMS)
-        return attune_fail(error, ATTUNE_INTERNAL, SAMPLER_DOMAIN, "attention", "more than %d attention problems",
-                           ATTENTION_MAX_PROBLEMS);
+        return attune_fail(error, ATTUNE_INTERNAL, SAMPLER_DOMAIN, "attention",
+                           "more than %d attention problems", ATTENTION_MAX_PROBLEMS);
     p->attention[p->problems++].problem = *problem;
     return ATTUNE_OK;
 }
@@ -67,13 +67,16 @@ attune_code attention_run(pass *p, const attention_call *call, attune_error *err
         return list_problem(p, &problem, error);
     const attention_entry *entry = find(p, &problem);
     if (!entry)
-        return attune_fail(error, ATTUNE_INTERNAL, SAMPLER_DOMAIN, "attention", "a problem that was not planned");
-    attune_tensor q = tensor_of(p, call, &call->q), k = tensor_of(p, call, &call->k), v = tensor_of(p, call, &call->v);
+        return attune_fail(error, ATTUNE_INTERNAL, SAMPLER_DOMAIN, "attention",
+                           "a problem that was not planned");
+    attune_tensor q = tensor_of(p, call, &call->q), k = tensor_of(p, call, &call->k),
+                  v = tensor_of(p, call, &call->v);
     attune_tensor out = tensor_of(p, call, &call->out);
     attune_attention_args args = {.struct_size = sizeof args, .q = &q, .k = &k, .v = &v, .out = &out};
     args.workspace = p->workspace;
     args.workspace_bytes = p->workspace_bytes;
-    return p->binder->attend(p->binder->context, entry->bound.binding, &args, p->run.stream, p->control, error);
+    return p->binder->attend(p->binder->context, entry->bound.binding, &args, p->run.stream, p->control,
+                             error);
 }
 
 attune_code attention_bind(pass *p, const attune_binder *binder, uint64_t budget, uint64_t *workspace,

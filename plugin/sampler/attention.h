@@ -1,14 +1,14 @@
 /*
- * attention.h: the networks' attention, always through the host's binder. While planning, each distinct problem is
- * listed; then attention_bind asks the host who serves it; then attention_run has it done.
+ * attention.h: the networks' attention, always through the host's binder. While planning, each distinct
+ * problem is listed; then attention_bind asks the host who serves it; then attention_run has it done.
  */
 #ifndef ATTUNE_SAMPLER_ATTENTION_H
 #define ATTUNE_SAMPLER_ATTENTION_H
 
 #include "plugin/sampler/pass.h"
 
-/* Rows of tokens seen as (batch, head, token, channel): the heads' channels lie side by side in a row, as linear
- * layers leave them. */
+/* Rows of tokens seen as (batch, head, token, channel): the heads' channels lie side by side in a row, as
+ * linear layers leave them. */
 typedef struct attention_view {
     float *data;
     int64_t tokens;
@@ -30,9 +30,9 @@ typedef struct attention_call {
 /* [session] softmax(q kᵀ / √head_dim) v. Errors: the backend's; INTERNAL (more problems than fit). */
 attune_code attention_run(pass *p, const attention_call *call, attune_error *error);
 
-/* [session] Bind every listed problem with at most `budget` bytes of workspace each; *workspace is the largest that
- * is needed, *determinism the lowest class kept and *weakest its problem's index (problems = 0: PORTABLE). Errors:
- * the binder's. */
+/* [session] Bind every listed problem with at most `budget` bytes of workspace each; *workspace is the
+ * largest that is needed, *determinism the lowest class kept and *weakest its problem's index (problems = 0:
+ * PORTABLE). Errors: the binder's. */
 attune_code attention_bind(pass *p, const attune_binder *binder, uint64_t budget, uint64_t *workspace,
                            int32_t *determinism, uint32_t *weakest, attune_error *error);
 

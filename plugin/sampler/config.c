@@ -21,14 +21,16 @@ static attune_code open_source(const char *folder, const char *name, source *out
     out->root = NULL;
     int length = snprintf(out->path, sizeof out->path, "%s/%s", folder, name);
     if (length < 0 || (size_t)length >= sizeof out->path)
-        return attune_fail(error, ATTUNE_INVALID_ARGUMENT, SAMPLER_DOMAIN, name, "the model's path is too long: %s",
-                           folder);
+        return attune_fail(error, ATTUNE_INVALID_ARGUMENT, SAMPLER_DOMAIN, name,
+                           "the model's path is too long: %s", folder);
     FILE *file = fopen(out->path, "re");
     if (!file) {
         int number = errno;
-        attune_code code = attune_fail(error, number == ENOENT || number == ENOTDIR ? ATTUNE_NOT_FOUND : ATTUNE_UNKNOWN,
-                                       SAMPLER_DOMAIN, name, "cannot open %s: %s", out->path, strerror(number));
-        attune_hint(error, "a model is a diffusers folder: model_index.json, unet/, vae/, text_encoder/, scheduler/");
+        attune_code code =
+            attune_fail(error, number == ENOENT || number == ENOTDIR ? ATTUNE_NOT_FOUND : ATTUNE_UNKNOWN,
+                        SAMPLER_DOMAIN, name, "cannot open %s: %s", out->path, strerror(number));
+        attune_hint(
+            error, "a model is a diffusers folder: model_index.json, unet/, vae/, text_encoder/, scheduler/");
         return code;
     }
     out->root = json_loadf(file, JSON_REJECT_DUPLICATES, &where);
@@ -36,9 +38,10 @@ static attune_code open_source(const char *folder, const char *name, source *out
     if (out->root && json_is_object(out->root))
         return ATTUNE_OK;
     if (out->root)
-        return attune_fail(error, ATTUNE_DATA_LOSS, SAMPLER_DOMAIN, name, "%s is not a JSON object", out->path);
-    return attune_fail(error, ATTUNE_DATA_LOSS, SAMPLER_DOMAIN, name, "%s, line %d, column %d: %s", out->path, where.line,
-                       where.column, where.text);
+        return attune_fail(error, ATTUNE_DATA_LOSS, SAMPLER_DOMAIN, name, "%s is not a JSON object",
+                           out->path);
+    return attune_fail(error, ATTUNE_DATA_LOSS, SAMPLER_DOMAIN, name, "%s, line %d, column %d: %s", out->path,
+                       where.line, where.column, where.text);
 }
 
 static void close_source(source *from) {
@@ -67,16 +70,17 @@ static void show(const json_t *value, char text[96]) {
 static attune_code wrong(const source *from, const char *key, const json_t *value, const char *expected) {
     char text[96];
     show(value, text);
-    return attune_fail(from->error, ATTUNE_INVALID_ARGUMENT, SAMPLER_DOMAIN, from->name, "%s: '%s' is %s; %s expected",
-                       from->path, key, text, expected);
+    return attune_fail(from->error, ATTUNE_INVALID_ARGUMENT, SAMPLER_DOMAIN, from->name,
+                       "%s: '%s' is %s; %s expected", from->path, key, text, expected);
 }
 
-static attune_code unsupported(const source *from, const char *key, const json_t *value, const char *supported,
-                               const char *hint) {
+static attune_code unsupported(const source *from, const char *key, const json_t *value,
+                               const char *supported, const char *hint) {
     char text[96];
     show(value, text);
-    attune_code code = attune_fail(from->error, ATTUNE_UNIMPLEMENTED, SAMPLER_DOMAIN, from->name,
-                                   "%s: '%s' is %s; this sampler supports %s", from->path, key, text, supported);
+    attune_code code =
+        attune_fail(from->error, ATTUNE_UNIMPLEMENTED, SAMPLER_DOMAIN, from->name,
+                    "%s: '%s' is %s; this sampler supports %s", from->path, key, text, supported);
     if (hint)
         attune_hint(from->error, "%s", hint);
     return code;
@@ -100,7 +104,8 @@ static attune_code get_int(const source *from, const char *key, int64_t low, int
 }
 
 /* A number in (0, high]. */
-static attune_code get_number(const source *from, const char *key, double high, double standard, double *out) {
+static attune_code get_number(const source *from, const char *key, double high, double standard,
+                              double *out) {
     const json_t *value = get(from, key);
     if (!value) {
         *out = standard;
@@ -180,8 +185,11 @@ static const fixed unet_fixed[] = {
 };
 
 static const fixed vae_fixed[] = {
-    {"act_fn", "\"silu\"", NULL},      {"mid_block_add_attention", "true", NULL}, {"latents_mean", "null", NULL},
-    {"latents_std", "null", NULL},     {"shift_factor", "null", "this looks like a Stable Diffusion 3 or Flux VAE"},
+    {"act_fn", "\"silu\"", NULL},
+    {"mid_block_add_attention", "true", NULL},
+    {"latents_mean", "null", NULL},
+    {"latents_std", "null", NULL},
+    {"shift_factor", "null", "this looks like a Stable Diffusion 3 or Flux VAE"},
 };
 
 static const fixed scheduler_fixed[] = {
@@ -197,8 +205,8 @@ static attune_code check_fixed(const source *from, const fixed *table, size_t co
         if (!value)
             continue;
         json_t *allowed = json_loads(table[i].value, JSON_DECODE_ANY, NULL);
-        int same = json_equal(value, allowed) ||
-                   (json_is_number(value) && json_is_number(allowed) && json_number_value(value) == json_number_value(allowed));
+        int same = json_equal(value, allowed) || (json_is_number(value) && json_is_number(allowed) &&
+                                                  json_number_value(value) == json_number_value(allowed));
         json_decref(allowed);
         if (!same)
             return unsupported(from, table[i].key, value, table[i].value, table[i].hint);
@@ -229,7 +237,8 @@ static attune_code get_types(const source *from, const char *key, int32_t levels
 static attune_code read_index(const source *from) {
     const json_t *value = get(from, "_class_name");
     const char *name = json_string_value(value);
-    if (name && (strcmp(name, "StableDiffusionPipeline") == 0 || strcmp(name, "StableDiffusionImg2ImgPipeline") == 0))
+    if (name &&
+        (strcmp(name, "StableDiffusionPipeline") == 0 || strcmp(name, "StableDiffusionImg2ImgPipeline") == 0))
         return ATTUNE_OK;
     return unsupported(from, "_class_name", value, "\"StableDiffusionPipeline\" (Stable Diffusion 1.x)",
                        name && strstr(name, "XL") ? looks_sdxl : NULL);
@@ -277,7 +286,8 @@ static attune_code read_text(const source *from, text_config *out) {
         return code;
     out->layer_norm_eps = (float)eps;
     if (out->hidden_size % out->num_attention_heads != 0)
-        return wrong(from, "num_attention_heads", get(from, "num_attention_heads"), "a divisor of hidden_size");
+        return wrong(from, "num_attention_heads", get(from, "num_attention_heads"),
+                     "a divisor of hidden_size");
     const json_t *value = get(from, "hidden_act");
     const char *act = value ? json_string_value(value) : "quick_gelu";
     if (act && strcmp(act, "quick_gelu") == 0)
@@ -321,7 +331,8 @@ static attune_code read_unet_numbers(const source *from, unet_config *out) {
     if (code == ATTUNE_OK)
         code = get_int(from, "layers_per_block", 1, CONFIG_MAX_LAYERS - 1, 2, &out->layers_per_block);
     if (code == ATTUNE_OK)
-        code = get_int(from, "transformer_layers_per_block", 1, CONFIG_MAX_TRANSFORMERS, 1, &out->transformer_layers);
+        code = get_int(from, "transformer_layers_per_block", 1, CONFIG_MAX_TRANSFORMERS, 1,
+                       &out->transformer_layers);
     if (code == ATTUNE_OK)
         code = get_int(from, "cross_attention_dim", 1, 65536, 1280, &out->cross_attention_dim);
     if (code == ATTUNE_OK)
@@ -347,7 +358,8 @@ static attune_code read_unet(const source *from, unet_config *out) {
         code = get_types(from, "down_block_types", out->levels, "CrossAttnDownBlock2D", "DownBlock2D",
                          out->down_attention);
     if (code == ATTUNE_OK)
-        code = get_types(from, "up_block_types", out->levels, "CrossAttnUpBlock2D", "UpBlock2D", out->up_attention);
+        code = get_types(from, "up_block_types", out->levels, "CrossAttnUpBlock2D", "UpBlock2D",
+                         out->up_attention);
     if (code == ATTUNE_OK)
         code = read_heads(from, out);
     if (code != ATTUNE_OK)
@@ -360,7 +372,8 @@ static attune_code read_unet(const source *from, unet_config *out) {
         return unsupported(from, "in_channels", get(from, "in_channels"), "as many input as output channels",
                            "this looks like an inpainting or other conditioned model");
     if (out->block_out_channels[0] < 4 || out->block_out_channels[0] % 2 != 0)
-        return wrong(from, "block_out_channels", get(from, "block_out_channels"), "an even first value of at least 4");
+        return wrong(from, "block_out_channels", get(from, "block_out_channels"),
+                     "an even first value of at least 4");
     return ATTUNE_OK;
 }
 
@@ -378,7 +391,8 @@ static attune_code read_vae(const source *from, vae_config *out) {
     if (code == ATTUNE_OK)
         code = get_levels(from, out->norm_num_groups, &out->levels, out->block_out_channels);
     if (code == ATTUNE_OK)
-        code = get_types(from, "up_block_types", out->levels, "UpDecoderBlock2D", "UpDecoderBlock2D", ignored);
+        code =
+            get_types(from, "up_block_types", out->levels, "UpDecoderBlock2D", "UpDecoderBlock2D", ignored);
     if (code == ATTUNE_OK)
         code = get_number(from, "scaling_factor", 1e6, 0.18215, &out->scaling_factor);
     if (code != ATTUNE_OK)
@@ -393,8 +407,9 @@ static attune_code read_vae(const source *from, vae_config *out) {
 static attune_code check_together(const char *folder, const model_config *config, attune_error *error) {
     if (config->unet.cross_attention_dim != config->text.hidden_size)
         return attune_fail(error, ATTUNE_INVALID_ARGUMENT, SAMPLER_DOMAIN, "config",
-                           "%s: the UNet's cross_attention_dim is %lld, the text encoder's hidden_size %lld", folder,
-                           (long long)config->unet.cross_attention_dim, (long long)config->text.hidden_size);
+                           "%s: the UNet's cross_attention_dim is %lld, the text encoder's hidden_size %lld",
+                           folder, (long long)config->unet.cross_attention_dim,
+                           (long long)config->text.hidden_size);
     if (config->unet.out_channels != config->vae.latent_channels)
         return attune_fail(error, ATTUNE_INVALID_ARGUMENT, SAMPLER_DOMAIN, "config",
                            "%s: the UNet's out_channels is %lld, the VAE's latent_channels %lld", folder,

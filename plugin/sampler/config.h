@@ -1,6 +1,6 @@
 /*
- * config.h: the configuration of a diffusers folder for Stable Diffusion 1.x-shaped models. Field names are those of
- * the files; a value that the networks here do not implement is refused when the folder is opened.
+ * config.h: the configuration of a diffusers folder for Stable Diffusion 1.x-shaped models. Field names are
+ * those of the files; a value that the networks here do not implement is refused when the folder is opened.
  */
 #ifndef ATTUNE_SAMPLER_CONFIG_H
 #define ATTUNE_SAMPLER_CONFIG_H
@@ -62,9 +62,9 @@ typedef struct model_config {
 } model_config;
 
 /*
- * [any] Read model_index.json and the parts' configurations beneath `folder`. Blocks. Errors: NOT_FOUND (no such
- * file), DATA_LOSS (bad JSON: file, line, column), INVALID_ARGUMENT (a key missing or of the wrong type or range),
- * UNIMPLEMENTED (a value of another kind of model: file, key, value, and what is supported).
+ * [any] Read model_index.json and the parts' configurations beneath `folder`. Blocks. Errors: NOT_FOUND (no
+ * such file), DATA_LOSS (bad JSON: file, line, column), INVALID_ARGUMENT (a key missing or of the wrong type
+ * or range), UNIMPLEMENTED (a value of another kind of model: file, key, value, and what is supported).
  */
 attune_code config_read(const char *folder, model_config *out, attune_error *error);
 

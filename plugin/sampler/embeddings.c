@@ -45,16 +45,18 @@ static attune_code norm_rows(pass *p, const text_encoder *encoder, const float *
 }
 
 /* x += out(causal attention of norm1(x)) */
-static attune_code attend(pass *p, const text_encoder *encoder, const text_layer *layer, float *x, int64_t texts,
-                          int64_t tokens, attune_error *error) {
-    int64_t c = encoder->config.hidden_size, heads = encoder->config.num_attention_heads, rows = texts * tokens;
+static attune_code attend(pass *p, const text_encoder *encoder, const text_layer *layer, float *x,
+                          int64_t texts, int64_t tokens, attune_error *error) {
+    int64_t c = encoder->config.hidden_size, heads = encoder->config.num_attention_heads,
+            rows = texts * tokens;
     float *normed, *qkv;
     PASS_TRY(pass_take(p, rows * c, &normed, error));
     PASS_TRY(norm_rows(p, encoder, x, rows, &layer->norm1, normed, error));
     PASS_TRY(pass_take(p, rows * 3 * c, &qkv, error));
     device_linear project = {.x = normed, .rows = rows, .out = qkv};
     PASS_TRY(pass_linear(p, layer->qkv, &project, error));
-    attention_view q = {qkv, tokens, 3 * c, tokens * 3 * c}, k = q, v = q, out = {normed, tokens, c, tokens * c};
+    attention_view q = {qkv, tokens, 3 * c, tokens * 3 * c}, k = q, v = q,
+                   out = {normed, tokens, c, tokens * c};
     k.data += c;
     v.data += 2 * c;
     attention_call call = {texts, heads, c / heads, 1, q, k, v, out};
@@ -67,13 +69,14 @@ static attune_code attend(pass *p, const text_encoder *encoder, const text_layer
 }
 
 /* x += fc2(act(fc1(norm2(x)))) */
-static attune_code feed_forward(pass *p, const text_encoder *encoder, const text_layer *layer, float *x, int64_t rows,
-                                attune_error *error) {
+static attune_code feed_forward(pass *p, const text_encoder *encoder, const text_layer *layer, float *x,
+                                int64_t rows, attune_error *error) {
     float *normed, *hidden;
     PASS_TRY(pass_take(p, rows * encoder->config.hidden_size, &normed, error));
     PASS_TRY(norm_rows(p, encoder, x, rows, &layer->norm2, normed, error));
     PASS_TRY(pass_take(p, rows * encoder->config.intermediate_size, &hidden, error));
-    device_linear widen = {.x = normed, .rows = rows, .out = hidden, .activation = encoder->config.hidden_act};
+    device_linear widen = {
+        .x = normed, .rows = rows, .out = hidden, .activation = encoder->config.hidden_act};
     PASS_TRY(pass_linear(p, layer->fc1, &widen, error));
     pass_give(p, &normed);
     device_linear join = {.x = hidden, .rows = rows, .out = x, .residual = x};
@@ -86,7 +89,8 @@ attune_code text_encoder_forward(pass *p, const text_encoder *encoder, const int
                                  int64_t tokens, float **out, attune_error *error) {
     int64_t rows = texts * tokens;
     PASS_TRY(pass_take(p, rows * encoder->config.hidden_size, out, error));
-    device_embed embed = {ids, rows, tokens, encoder->config.hidden_size, encoder->tokens, encoder->positions, *out};
+    device_embed embed = {ids, rows, tokens, encoder->config.hidden_size, encoder->tokens, encoder->positions,
+                          *out};
     PASS_TRY(p->ops->embed(p->dev, &p->run, &embed, error));
     for (int64_t i = 0; i < encoder->config.num_hidden_layers; ++i) {
         PASS_TRY(attend(p, encoder, &encoder->layers[i], *out, texts, tokens, error));

@@ -1,6 +1,6 @@
 /*
- * embeddings.h: tokens → embeddings, the text encoder of CLIP (Radford et al. 2021; transformers' CLIPTextModel):
- * last_hidden_state after the final layer norm.
+ * embeddings.h: tokens → embeddings, the text encoder of CLIP (Radford et al. 2021; transformers'
+ * CLIPTextModel): last_hidden_state after the final layer norm.
  */
 #ifndef ATTUNE_SAMPLER_EMBEDDINGS_H
 #define ATTUNE_SAMPLER_EMBEDDINGS_H
@@ -26,12 +26,13 @@ typedef struct text_encoder {
     weights_norm final_norm;
 } text_encoder;
 
-/* Fill the encoder; its weights belong to the loader's pool. text_encoder_close frees the rest. Errors go to the
- * loader. */
+/* Fill the encoder; its weights belong to the loader's pool. text_encoder_close frees the rest. Errors go to
+ * the loader. */
 void text_encoder_load(weights_loader *loader, text_encoder *encoder, const text_config *config);
 void text_encoder_close(const services *host, text_encoder *encoder);
 
-/* [session] `ids`: host memory, (texts, tokens), each < vocab_size. *out is new: (texts, tokens, hidden_size). */
+/* [session] `ids`: host memory, (texts, tokens), each < vocab_size. *out is new: (texts, tokens,
+ * hidden_size). */
 attune_code text_encoder_forward(pass *p, const text_encoder *encoder, const int32_t *ids, int64_t texts,
                                  int64_t tokens, float **out, attune_error *error);
 

@@ -4,7 +4,8 @@
 #include <unistd.h>
 
 /* A part's weights: the first of these names that exists. */
-static const char *const text_names[] = {"text_encoder/model.safetensors", "text_encoder/model.fp16.safetensors", NULL};
+static const char *const text_names[] = {"text_encoder/model.safetensors",
+                                         "text_encoder/model.fp16.safetensors", NULL};
 static const char *const unet_names[] = {"unet/diffusion_pytorch_model.safetensors",
                                          "unet/diffusion_pytorch_model.fp16.safetensors", NULL};
 static const char *const vae_names[] = {"vae/diffusion_pytorch_model.safetensors",
@@ -16,14 +17,15 @@ static attune_code open_weights(model *m, const char *folder, const char *const 
     for (int i = 0; names[i]; ++i) {
         int length = snprintf(path, sizeof path, "%s/%s", folder, names[i]);
         if (length < 0 || (size_t)length >= sizeof path)
-            return attune_fail(error, ATTUNE_INVALID_ARGUMENT, SAMPLER_DOMAIN, folder, "the model's path is too long");
+            return attune_fail(error, ATTUNE_INVALID_ARGUMENT, SAMPLER_DOMAIN, folder,
+                               "the model's path is too long");
         if (access(path, F_OK) == 0) {
             *chosen = names[i];
             return safetensors_open(&m->host, path, out, error);
         }
     }
-    attune_code code = attune_fail(error, ATTUNE_NOT_FOUND, SAMPLER_DOMAIN, names[0], "there is no %s/%s", folder,
-                                   names[0]);
+    attune_code code =
+        attune_fail(error, ATTUNE_NOT_FOUND, SAMPLER_DOMAIN, names[0], "there is no %s/%s", folder, names[0]);
     attune_hint(error, "only .safetensors weights are read; convert .bin or .ckpt files first");
     return code;
 }
@@ -36,13 +38,14 @@ static attune_code open_tokenizer(model *m, const char *folder, const attune_mod
     (void)snprintf(path, sizeof path, "%s/tokenizer/vocab.json", folder);
     int own = access(path, F_OK) == 0;
     (void)snprintf(path, sizeof path, "%s/tokenizer", folder);
-    attune_code code = tokenizer_open(m->host.memory, own || !vocabulary ? path : vocabulary, &m->tokens, error);
+    attune_code code =
+        tokenizer_open(m->host.memory, own || !vocabulary ? path : vocabulary, &m->tokens, error);
     if (code != ATTUNE_OK)
         return code;
     if (tokenizer_size(m->tokens) > m->config.text.vocab_size)
         return attune_fail(error, ATTUNE_INVALID_ARGUMENT, SAMPLER_DOMAIN, path,
-                           "the vocabulary has %u tokens, the text encoder knows %lld", tokenizer_size(m->tokens),
-                           (long long)m->config.text.vocab_size);
+                           "the vocabulary has %u tokens, the text encoder knows %lld",
+                           tokenizer_size(m->tokens), (long long)m->config.text.vocab_size);
     return ATTUNE_OK;
 }
 

@@ -1,6 +1,6 @@
 /*
- * model.h: an open diffusers folder: configuration, tokenizer, mapped weights, networks. Immutable after model_open
- * but for packed weights, which sessions add under `preparing`; shared by all its sessions.
+ * model.h: an open diffusers folder: configuration, tokenizer, mapped weights, networks. Immutable after
+ * model_open but for packed weights, which sessions add under `preparing`; shared by all its sessions.
  */
 #ifndef ATTUNE_SAMPLER_MODEL_H
 #define ATTUNE_SAMPLER_MODEL_H

@@ -1,16 +1,18 @@
 /*
- * ops.h: the operations that a vendor's device offers the sampler. plugin/sampler is written once against this
- * table; each vendor supplies one (plugin/cpu/ops for the CPU).
+ * ops.h: the operations that a vendor's device offers the sampler. plugin/sampler is written once against
+ * this table; each vendor supplies one (plugin/cpu/ops for the CPU).
  *
- * Activations are float32 in device memory: images as (batch, height, width, channel), tokens as (batch, token,
- * channel), always dense. A pointer called `device` memory here is never dereferenced by the core. Weights are
- * described where they lie in the mapped file; the device makes its own packed form of them when a pass is prepared.
+ * Activations are float32 in device memory: images as (batch, height, width, channel), tokens as (batch,
+ * token, channel), always dense. A pointer called `device` memory here is never dereferenced by the core.
+ * Weights are described where they lie in the mapped file; the device makes its own packed form of them when
+ * a pass is prepared.
  *
- * A pass runs twice through the same code: first `planning`, when an operation looks at shapes only, makes ready
- * what it needs (kernels, the layout of packed weights) and raises the pass's needs; then for real.
+ * A pass runs twice through the same code: first `planning`, when an operation looks at shapes only, makes
+ * ready what it needs (kernels, the layout of packed weights) and raises the pass's needs; then for real.
  *
- * Threads: everything is [any]; a device_pass belongs to one session. All calls fill `error` on failure; besides what
- * is noted, RESOURCE_EXHAUSTED and INTERNAL (with the vendor library's number as native_code) come from anywhere.
+ * Threads: everything is [any]; a device_pass belongs to one session. All calls fill `error` on failure;
+ * besides what is noted, RESOURCE_EXHAUSTED and INTERNAL (with the vendor library's number as native_code)
+ * come from anywhere.
  */
 #ifndef ATTUNE_SAMPLER_OPS_H
 #define ATTUNE_SAMPLER_OPS_H
@@ -21,8 +23,9 @@
 typedef struct device device;                 /* one instance's device: made by create */
 typedef struct device_weights device_weights; /* one layer's weights */
 
-/* What an operation applies to its result. GEGLU (Shazeer 2020): the first half of the channels times gelu of the
- * second; its output has half the channels. GELU is the exact one (erf), quick GELU is x · sigmoid(1.702 x). */
+/* What an operation applies to its result. GEGLU (Shazeer 2020): the first half of the channels times gelu of
+ * the second; its output has half the channels. GELU is the exact one (erf), quick GELU is x · sigmoid(1.702
+ * x). */
 typedef enum device_activation {
     DEVICE_IDENTITY,
     DEVICE_SILU,
@@ -39,8 +42,8 @@ typedef struct device_stored {
 
 enum { DEVICE_MAX_PARTS = 3 };
 
-/* A layer's weights: `parts` matrices (out, in) of one input stacked along out (query, key and value in one product),
- * or one 3×3 convolution (out, in, 3, 3). The stored values must outlive the device_weights. */
+/* A layer's weights: `parts` matrices (out, in) of one input stacked along out (query, key and value in one
+ * product), or one 3×3 convolution (out, in, 3, 3). The stored values must outlive the device_weights. */
 typedef struct device_layer {
     char name[112]; /* for errors: the tensor's name without ".weight" */
     int32_t kernel; /* 1: linear or 1×1 convolution; 3: 3×3 convolution with padding 1 */
@@ -52,11 +55,12 @@ typedef struct device_layer {
     device_stored bias[DEVICE_MAX_PARTS];
 } device_layer;
 
-/* One session's context of a pass. The core fills stream and planning; the needs are raised while planning. */
+/* One session's context of a pass. The core fills stream and planning; the needs are raised while planning.
+ */
 typedef struct device_pass {
     const attune_stream *stream;
     int32_t planning;
-    uint32_t serial;        /* of the planning pass, unique per device, not 0: which packed weights it asked for */
+    uint32_t serial; /* of the planning pass, unique per device, not 0: which packed weights it asked for */
     uint64_t shared_bytes;  /* need: scratch memory used by all workers together */
     uint64_t worker_bytes;  /* need: scratch memory per worker */
     uint64_t weights_bytes; /* need: packed weights that are not there yet */
@@ -66,8 +70,9 @@ typedef struct device_pass {
 typedef struct device_linear {
     const float *x; /* (rows, in) */
     int64_t rows;
-    float *out;            /* (rows, out), or (rows, out / 2) for GEGLU; overlaps x nowhere */
-    const float *residual; /* (rows, out) added to the product, may be `out` itself; NULL = none; not with GEGLU */
+    float *out; /* (rows, out), or (rows, out / 2) for GEGLU; overlaps x nowhere */
+    const float
+        *residual; /* (rows, out) added to the product, may be `out` itself; NULL = none; not with GEGLU */
     device_activation activation;
 } device_linear;
 
@@ -88,10 +93,10 @@ typedef struct device_group_norm {
     int64_t channels;
     int64_t groups; /* divides channels */
     float eps;
-    const float *scale; /* (channels) */
-    const float *shift; /* (channels) */
+    const float *scale;           /* (channels) */
+    const float *shift;           /* (channels) */
     device_activation activation; /* IDENTITY or SILU */
-    float *out;         /* may be x */
+    float *out;                   /* may be x */
 } device_group_norm;
 
 typedef struct device_layer_norm {
@@ -149,24 +154,26 @@ typedef struct device_ops {
     attune_code (*alloc)(device *dev, uint64_t bytes, const char *tag, void **out, attune_error *error);
     void (*free)(device *dev, void *memory);
     /* Copies between host and device memory; done on return. */
-    attune_code (*upload)(device *dev, const attune_stream *stream, float *to, const float *from, uint64_t count,
-                          attune_error *error);
-    attune_code (*download)(device *dev, const attune_stream *stream, float *to, const float *from, uint64_t count,
-                            attune_error *error);
+    attune_code (*upload)(device *dev, const attune_stream *stream, float *to, const float *from,
+                          uint64_t count, attune_error *error);
+    attune_code (*download)(device *dev, const attune_stream *stream, float *to, const float *from,
+                            uint64_t count, attune_error *error);
 
-    /* Stored values as float32 in new device memory (norms, positions). Errors: DATA_LOSS (a value is not finite). */
+    /* Stored values as float32 in new device memory (norms, positions). Errors: DATA_LOSS (a value is not
+     * finite). */
     attune_code (*vector)(device *dev, const char *name, device_stored stored, uint64_t count, float **out,
                           attune_error *error);
     /* DATA_LOSS where one of `count` stored values is not finite; for tables that are used as stored. */
-    attune_code (*check)(device *dev, const char *name, device_stored stored, uint64_t count, attune_error *error);
+    attune_code (*check)(device *dev, const char *name, device_stored stored, uint64_t count,
+                         attune_error *error);
     /* A layer; nothing is packed yet. */
     attune_code (*weights)(device *dev, const device_layer *layer, device_weights **out, attune_error *error);
     void (*weights_free)(device *dev, device_weights *weights);
 
     /* Start a planning pass: serial is given, needs are 0. */
     void (*plan)(device *dev, device_pass *pass);
-    /* Pack the weights that the planning pass asked for and that are not there yet. One caller at a time per model.
-     * Errors: DATA_LOSS (a value is not finite), CANCELLED. */
+    /* Pack the weights that the planning pass asked for and that are not there yet. One caller at a time per
+     * model. Errors: DATA_LOSS (a value is not finite), CANCELLED. */
     attune_code (*pack)(device *dev, device_pass *pass, device_weights *const *weights, uint64_t count,
                         attune_error *error);
 
@@ -174,9 +181,12 @@ typedef struct device_ops {
                           attune_error *error);
     attune_code (*convolution)(device *dev, device_pass *pass, device_weights *weights,
                                const device_convolution *args, attune_error *error);
-    attune_code (*group_norm)(device *dev, device_pass *pass, const device_group_norm *args, attune_error *error);
-    attune_code (*layer_norm)(device *dev, device_pass *pass, const device_layer_norm *args, attune_error *error);
-    /* Nearest neighbour: source index = min(floor(target · (in / out) in float), in − 1), as torch's interpolate. */
+    attune_code (*group_norm)(device *dev, device_pass *pass, const device_group_norm *args,
+                              attune_error *error);
+    attune_code (*layer_norm)(device *dev, device_pass *pass, const device_layer_norm *args,
+                              attune_error *error);
+    /* Nearest neighbour: source index = min(floor(target · (in / out) in float), in − 1), as torch's
+     * interpolate. */
     attune_code (*upsample)(device *dev, device_pass *pass, const device_upsample *args, attune_error *error);
     attune_code (*concat)(device *dev, device_pass *pass, const device_concat *args, attune_error *error);
     attune_code (*embed)(device *dev, device_pass *pass, const device_embed *args, attune_error *error);

@@ -73,8 +73,8 @@ attune_code pass_take(pass *p, int64_t count, float **out, attune_error *error) 
     arena *memory = &p->memory;
     uint64_t bytes, offset, end;
     if (count < 1 || __builtin_mul_overflow((uint64_t)count, sizeof(float), &bytes) || bytes > INT64_MAX / 2)
-        return attune_fail(error, ATTUNE_RESOURCE_EXHAUSTED, SAMPLER_DOMAIN, "pass", "%lld floats are too many",
-                           (long long)count);
+        return attune_fail(error, ATTUNE_RESOURCE_EXHAUSTED, SAMPLER_DOMAIN, "pass",
+                           "%lld floats are too many", (long long)count);
     bytes = round_up(bytes);
     uint32_t at = find_gap(memory, bytes, &offset);
     end = offset + bytes;
@@ -107,7 +107,8 @@ attune_code pass_check(const pass *p, attune_error *error) {
     if (control->cancelled && control->cancelled(control->context))
         return attune_fail(error, ATTUNE_CANCELLED, SAMPLER_DOMAIN, "session", "cancelled");
     if (control->deadline && p->host->clock->now(p->host->clock->context) > control->deadline)
-        return attune_fail(error, ATTUNE_DEADLINE_EXCEEDED, SAMPLER_DOMAIN, "session", "the deadline has passed");
+        return attune_fail(error, ATTUNE_DEADLINE_EXCEEDED, SAMPLER_DOMAIN, "session",
+                           "the deadline has passed");
     return ATTUNE_OK;
 }
 
@@ -116,7 +117,8 @@ attune_code pass_linear(pass *p, device_weights *weights, const device_linear *a
     return code == ATTUNE_OK ? p->ops->linear(p->dev, &p->run, weights, args, error) : code;
 }
 
-attune_code pass_convolution(pass *p, device_weights *weights, const device_convolution *args, attune_error *error) {
+attune_code pass_convolution(pass *p, device_weights *weights, const device_convolution *args,
+                             attune_error *error) {
     attune_code code = pass_check(p, error);
     return code == ATTUNE_OK ? p->ops->convolution(p->dev, &p->run, weights, args, error) : code;
 }

@@ -1,6 +1,7 @@
 /*
  * pass.h: one walk through the networks. The same code runs twice: planning, where memory is only counted and
- * attention problems are only listed, and for real, where every pointer is the one that the planning walk got.
+ * attention problems are only listed, and for real, where every pointer is the one that the planning walk
+ * got.
  *
  * A pass belongs to one session: [session].
  */
@@ -9,7 +10,8 @@
 
 #include "plugin/sampler/ops.h"
 
-/* Blocks of device memory by offset: first fit, lowest offset first, so that a walk repeated gives the same offsets. */
+/* Blocks of device memory by offset: first fit, lowest offset first, so that a walk repeated gives the same
+ * offsets. */
 enum { ARENA_MAX_BLOCKS = 256, ATTENTION_MAX_PROBLEMS = 128 };
 
 typedef struct arena_block {
@@ -37,7 +39,7 @@ typedef struct pass {
     const attune_control *control; /* of the step that runs; NULL = none */
     const attune_binder *binder;
     arena memory;
-    uintptr_t base; /* of the arena: a made-up address while planning, which nobody reads */
+    uintptr_t base;      /* of the arena: a made-up address while planning, which nobody reads */
     int32_t determinism; /* asked for: goes into every attention problem */
     uint32_t problems;
     attention_entry attention[ATTENTION_MAX_PROBLEMS];
@@ -74,7 +76,8 @@ attune_code pass_check(const pass *p, attune_error *error);
 
 /* The operations of ops.h, each after a look at the control. */
 attune_code pass_linear(pass *p, device_weights *weights, const device_linear *args, attune_error *error);
-attune_code pass_convolution(pass *p, device_weights *weights, const device_convolution *args, attune_error *error);
+attune_code pass_convolution(pass *p, device_weights *weights, const device_convolution *args,
+                             attune_error *error);
 attune_code pass_group_norm(pass *p, const device_group_norm *args, attune_error *error);
 attune_code pass_layer_norm(pass *p, const device_layer_norm *args, attune_error *error);
 

@@ -15,7 +15,8 @@ void pixels_interleave(const float *planes, int64_t channels, int64_t pixels, fl
             out[p * channels + c] = planes[c * pixels + p] * scale;
 }
 
-void pixels_separate(const float *values, int64_t channels, int64_t pixels, const float *base, float scale, float *out) {
+void pixels_separate(const float *values, int64_t channels, int64_t pixels, const float *base, float scale,
+                     float *out) {
     for (int64_t c = 0; c < channels; ++c)
         for (int64_t p = 0; p < pixels; ++p)
             out[c * pixels + p] = base[c * pixels + p] + scale * values[p * channels + c];

@@ -7,6 +7,18 @@ typedef struct instance {
     device *dev;
 } instance;
 
+/* A caller's struct must hold all of this revision. */
+static attune_code check_size(uint32_t size, size_t needed, const char *where, attune_error *error) {
+    if (size >= needed)
+        return ATTUNE_OK;
+    return attune_fail(error, ATTUNE_INVALID_ARGUMENT, SAMPLER_DOMAIN, where,
+                       "struct_size %u is less than the %zu bytes of this revision", size, needed);
+}
+
+static attune_code check_control(const attune_control *control, attune_error *error) {
+    return control ? check_size(control->struct_size, sizeof *control, "attune_control", error) : ATTUNE_OK;
+}
+
 static attune_code find_service(const attune_host *host, const char *id, uint32_t needed, const void **out,
                                 attune_error *error) {
     uint32_t size = 0;
@@ -14,7 +26,8 @@ static attune_code find_service(const attune_host *host, const char *id, uint32_
     if (*out)
         memcpy(&size, *out, sizeof size); /* each service's first member */
     if (size < needed)
-        return attune_fail(error, ATTUNE_FAILED_PRECONDITION, SAMPLER_DOMAIN, id, "the host does not offer %s", id);
+        return attune_fail(error, ATTUNE_FAILED_PRECONDITION, SAMPLER_DOMAIN, id,
+                           "the host does not offer %s", id);
     return ATTUNE_OK;
 }
 
@@ -41,7 +54,8 @@ static void destroy(void *handle) {
 static attune_code create(const attune_host *host, void **out, attune_error *error) {
     services found;
     if (!host || !out || host->struct_size < sizeof *host)
-        return attune_fail(error, ATTUNE_INVALID_ARGUMENT, SAMPLER_DOMAIN, "create", "no host, or an older one");
+        return attune_fail(error, ATTUNE_INVALID_ARGUMENT, SAMPLER_DOMAIN, "create",
+                           "no host, or an older one");
     PASS_TRY(find_services(host, &found, error));
     instance *self = services_clear_alloc(&found, 1, sizeof *self, "instance");
     if (!self)
@@ -64,7 +78,7 @@ static attune_code quiesce(void *handle, attune_error *error) {
 
 static attune_code describe(void *handle, attune_sampler_info *out, attune_error *error) {
     instance *self = handle;
-    (void)error;
+    PASS_TRY(check_size(out->struct_size, sizeof *out, "attune_sampler_info", error));
     memset(out, 0, sizeof *out);
     out->struct_size = sizeof *out;
     out->determinism = self->ops->determinism;
@@ -94,6 +108,9 @@ static attune_code open_model(void *handle, const char *path, const attune_model
                               attune_error *error) {
     instance *self = handle;
     model *m = NULL;
+    PASS_TRY(check_control(control, error));
+    if (options)
+        PASS_TRY(check_size(options->struct_size, sizeof *options, "attune_model_options", error));
     (void)stream; /* weights are packed when a session begins, on its own stream */
     attune_code code = model_open(&self->host, self->ops, self->dev, path, options, control, &m, error);
     if (code == ATTUNE_OK)
@@ -102,7 +119,7 @@ static attune_code open_model(void *handle, const char *path, const attune_model
 }
 
 static attune_code describe_model(void *handle, attune_model_info *out, attune_error *error) {
-    (void)error;
+    PASS_TRY(check_size(out->struct_size, sizeof *out, "attune_model_info", error));
     model_describe(handle, out);
     return ATTUNE_OK;
 }
@@ -112,20 +129,28 @@ static void close_model(void *handle) {
 }
 
 static attune_code begin(void *handle, const attune_request *request, const attune_binder *binder,
-                         const attune_stream *stream, void **out, attune_session_plan *plan, attune_error *error) {
+                         const attune_stream *stream, void **out, attune_session_plan *plan,
+                         attune_error *error) {
     session *s = NULL;
+    PASS_TRY(check_size(plan->struct_size, sizeof *plan, "attune_session_plan", error));
+    PASS_TRY(check_size(binder->struct_size, sizeof *binder, "attune_binder", error));
+    PASS_TRY(check_size(stream->struct_size, sizeof *stream, "attune_stream", error));
     attune_code code = session_begin(handle, request, binder, stream, &s, plan, error);
     if (code == ATTUNE_OK)
         *out = s;
     return code;
 }
 
-static attune_code step(void *handle, const attune_control *control, attune_progress *progress, attune_error *error) {
+static attune_code step(void *handle, const attune_control *control, attune_progress *progress,
+                        attune_error *error) {
+    PASS_TRY(check_control(control, error));
+    PASS_TRY(check_size(progress->struct_size, sizeof *progress, "attune_progress", error));
     return session_step(handle, control, progress, error);
 }
 
 static attune_code preview(void *handle, uint32_t index, const attune_control *control, attune_image *image,
                            attune_error *error) {
+    PASS_TRY(check_control(control, error));
     return session_preview(handle, index, control, image, error);
 }
 
@@ -155,15 +180,15 @@ static const void *get_interface(void *handle, const char *id) {
 }
 
 static const attune_plugin plugin_table = {.struct_size = sizeof plugin_table,
-                                     .abi = ATTUNE_ABI_VERSION,
+                                           .abi = ATTUNE_ABI_VERSION,
                                            .id = device_plugin_id,
                                            .version = ATTUNE_VERSION,
                                            .vendor = device_plugin_vendor,
-                                     .licence = "Apache-2.0",
-                                     .create = create,
-                                     .get_interface = get_interface,
-                                     .quiesce = quiesce,
-                                     .destroy = destroy};
+                                           .licence = "Apache-2.0",
+                                           .create = create,
+                                           .get_interface = get_interface,
+                                           .quiesce = quiesce,
+                                           .destroy = destroy};
 
 /* See attune/plugin.h. Only version 1 exists, so it is what any newer host speaks too. */
 ATTUNE_EXPORT attune_code attune_plugin_entry(uint32_t *abi, const attune_plugin **out);

@@ -5,13 +5,13 @@ static void warn_cut(const services *host, const char *which, const char *text, 
     char line[256];
     size_t length = strlen(text);
     const char *from = text + (cut->offset < length ? cut->offset : length);
-    (void)snprintf(line, sizeof line, "the %s has %zu tokens; the last %zu are left out, from \"%.60s\" on", which,
-                   cut->tokens, cut->dropped, from);
+    (void)snprintf(line, sizeof line, "the %s has %zu tokens; the last %zu are left out, from \"%.60s\" on",
+                   which, cut->tokens, cut->dropped, from);
     host->log->log(host->log->context, ATTUNE_LOG_WARNING, line);
 }
 
-attune_code prompt_read(const services *host, const tokenizer *tokens, const char *prompt, const char *negative,
-                        prompt_tokens *out, attune_error *error) {
+attune_code prompt_read(const services *host, const tokenizer *tokens, const char *prompt,
+                        const char *negative, prompt_tokens *out, attune_error *error) {
     const char *texts[PROMPT_MAX_TEXTS] = {prompt, negative};
     static const char *const which[PROMPT_MAX_TEXTS] = {"prompt", "negative prompt"};
     out->texts = negative ? 2 : 1;

@@ -15,9 +15,9 @@ typedef struct prompt_tokens {
     int32_t ids[PROMPT_MAX_TEXTS * TOKENIZER_CHUNK];
 } prompt_tokens;
 
-/* [any] `negative` NULL = no second text. A prompt that is too long is cut, and the log says where. Errors: those of
- * tokenizer_chunk77. */
-attune_code prompt_read(const services *host, const tokenizer *tokens, const char *prompt, const char *negative,
-                        prompt_tokens *out, attune_error *error);
+/* [any] `negative` NULL = no second text. A prompt that is too long is cut, and the log says where. Errors:
+ * those of tokenizer_chunk77. */
+attune_code prompt_read(const services *host, const tokenizer *tokens, const char *prompt,
+                        const char *negative, prompt_tokens *out, attune_error *error);
 
 #endif

@@ -1,8 +1,8 @@
 /* resnet.c: residual blocks and the image operations around them. */
 #include "plugin/sampler/resnet.h"
 
-void resnet_load(weights_loader *loader, resnet *block, const char *base, int64_t in, int64_t out, int64_t groups,
-                 float eps, int64_t time_channels) {
+void resnet_load(weights_loader *loader, resnet *block, const char *base, int64_t in, int64_t out,
+                 int64_t groups, float eps, int64_t time_channels) {
     memset(block, 0, sizeof *block);
     block->in = in;
     block->out = out;
@@ -18,18 +18,19 @@ void resnet_load(weights_loader *loader, resnet *block, const char *base, int64_
         block->shortcut = weights_linear(loader, base, ".conv_shortcut", in, out);
 }
 
-attune_code image_take(pass *p, int64_t batch, int64_t height, int64_t width, int64_t channels, feature_map *out,
-                       attune_error *error) {
+attune_code image_take(pass *p, int64_t batch, int64_t height, int64_t width, int64_t channels,
+                       feature_map *out, attune_error *error) {
     int64_t count;
     *out = (feature_map){NULL, batch, height, width, channels};
     if (__builtin_mul_overflow(batch, height, &count) || __builtin_mul_overflow(count, width, &count) ||
         __builtin_mul_overflow(count, channels, &count))
-        return attune_fail(error, ATTUNE_RESOURCE_EXHAUSTED, SAMPLER_DOMAIN, "pass", "the image is too large");
+        return attune_fail(error, ATTUNE_RESOURCE_EXHAUSTED, SAMPLER_DOMAIN, "pass",
+                           "the image is too large");
     return pass_take(p, count, &out->data, error);
 }
 
-attune_code image_norm(pass *p, const feature_map *x, const weights_norm *norm, int64_t groups, float eps, int32_t silu,
-                       float *out, attune_error *error) {
+attune_code image_norm(pass *p, const feature_map *x, const weights_norm *norm, int64_t groups, float eps,
+                       int32_t silu, float *out, attune_error *error) {
     device_group_norm args = {.x = x->data,
                               .batch = x->batch,
                               .pixels = x->height * x->width,
@@ -43,16 +44,17 @@ attune_code image_norm(pass *p, const feature_map *x, const weights_norm *norm, 
     return pass_group_norm(p, &args, error);
 }
 
-attune_code image_convolve(pass *p, device_weights *weights, const feature_map *x, int64_t stride, int64_t channels,
-                           feature_map *out, attune_error *error) {
-    PASS_TRY(image_take(p, x->batch, (x->height + stride - 1) / stride, (x->width + stride - 1) / stride, channels, out,
-                        error));
-    device_convolution args = {.x = x->data, .batch = x->batch, .height = x->height, .width = x->width, .out = out->data};
+attune_code image_convolve(pass *p, device_weights *weights, const feature_map *x, int64_t stride,
+                           int64_t channels, feature_map *out, attune_error *error) {
+    PASS_TRY(image_take(p, x->batch, (x->height + stride - 1) / stride, (x->width + stride - 1) / stride,
+                        channels, out, error));
+    device_convolution args = {
+        .x = x->data, .batch = x->batch, .height = x->height, .width = x->width, .out = out->data};
     return pass_convolution(p, weights, &args, error);
 }
 
-attune_code image_upsample(pass *p, device_weights *weights, feature_map *x, int64_t height, int64_t width, feature_map *out,
-                           attune_error *error) {
+attune_code image_upsample(pass *p, device_weights *weights, feature_map *x, int64_t height, int64_t width,
+                           feature_map *out, attune_error *error) {
     feature_map larger;
     PASS_TRY(image_take(p, x->batch, height, width, x->channels, &larger, error));
     device_upsample args = {x->data, x->batch, x->height, x->width, x->channels, height, width, larger.data};
@@ -74,8 +76,8 @@ static attune_code project_time(pass *p, const resnet *block, const float *time,
     return pass_linear(p, block->time, &args, error);
 }
 
-attune_code resnet_forward(pass *p, const resnet *block, const feature_map *x, const float *time, feature_map *out,
-                           attune_error *error) {
+attune_code resnet_forward(pass *p, const resnet *block, const feature_map *x, const float *time,
+                           feature_map *out, attune_error *error) {
     int64_t pixels = x->height * x->width;
     feature_map normed, hidden;
     float *shift;

@@ -1,6 +1,7 @@
 /*
  * resnet.h: the residual block of UNet and VAE (He et al. 2016, as diffusers' ResnetBlock2D):
- * x + conv2(silu(norm2(conv1(silu(norm1(x))) + time))), x through a 1×1 convolution where the channels change.
+ * x + conv2(silu(norm2(conv1(silu(norm1(x))) + time))), x through a 1×1 convolution where the channels
+ * change.
  */
 #ifndef ATTUNE_SAMPLER_RESNET_H
 #define ATTUNE_SAMPLER_RESNET_H
@@ -31,27 +32,27 @@ typedef struct resnet {
 } resnet;
 
 /* The weights below `base`; `time_channels` 0 = no time embedding. */
-void resnet_load(weights_loader *loader, resnet *block, const char *base, int64_t in, int64_t out, int64_t groups,
-                 float eps, int64_t time_channels);
+void resnet_load(weights_loader *loader, resnet *block, const char *base, int64_t in, int64_t out,
+                 int64_t groups, float eps, int64_t time_channels);
 
 /* [session] x stays; `out` is new. `time` is (batch, time_channels), silu applied; NULL without. */
-attune_code resnet_forward(pass *p, const resnet *block, const feature_map *x, const float *time, feature_map *out,
-                           attune_error *error);
-
-/* [session] Group norm with optional silu into `out`, which has x's shape and may be x. */
-attune_code image_norm(pass *p, const feature_map *x, const weights_norm *norm, int64_t groups, float eps, int32_t silu,
-                       float *out, attune_error *error);
-
-/* [session] A new image of this shape. */
-attune_code image_take(pass *p, int64_t batch, int64_t height, int64_t width, int64_t channels, feature_map *out,
-                       attune_error *error);
-
-/* [session] A convolution of x into the new image `out`; stride and output channels are the layer's. */
-attune_code image_convolve(pass *p, device_weights *weights, const feature_map *x, int64_t stride, int64_t channels,
+attune_code resnet_forward(pass *p, const resnet *block, const feature_map *x, const float *time,
                            feature_map *out, attune_error *error);
 
+/* [session] Group norm with optional silu into `out`, which has x's shape and may be x. */
+attune_code image_norm(pass *p, const feature_map *x, const weights_norm *norm, int64_t groups, float eps,
+                       int32_t silu, float *out, attune_error *error);
+
+/* [session] A new image of this shape. */
+attune_code image_take(pass *p, int64_t batch, int64_t height, int64_t width, int64_t channels,
+                       feature_map *out, attune_error *error);
+
+/* [session] A convolution of x into the new image `out`; stride and output channels are the layer's. */
+attune_code image_convolve(pass *p, device_weights *weights, const feature_map *x, int64_t stride,
+                           int64_t channels, feature_map *out, attune_error *error);
+
 /* [session] x by nearest neighbour to height × width, convolved; x is given back, `out` is new. */
-attune_code image_upsample(pass *p, device_weights *weights, feature_map *x, int64_t height, int64_t width, feature_map *out,
-                           attune_error *error);
+attune_code image_upsample(pass *p, device_weights *weights, feature_map *x, int64_t height, int64_t width,
+                           feature_map *out, attune_error *error);
 
 #endif

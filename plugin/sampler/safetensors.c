@@ -18,7 +18,8 @@ __attribute__((format(printf, 3, 4))) static attune_code damaged(const safetenso
     va_start(list, format);
     (void)vsnprintf(what, sizeof what, format, list);
     va_end(list);
-    attune_code code = attune_fail(error, ATTUNE_DATA_LOSS, SAMPLER_DOMAIN, file->path, "%s: %s", file->path, what);
+    attune_code code =
+        attune_fail(error, ATTUNE_DATA_LOSS, SAMPLER_DOMAIN, file->path, "%s: %s", file->path, what);
     attune_hint(error, "fetch the file again");
     return code;
 }
@@ -33,7 +34,8 @@ static attune_code map_file(safetensors *file, attune_error *error) {
         attune_code code = number == ENOENT   ? ATTUNE_NOT_FOUND
                            : number == EACCES ? ATTUNE_PERMISSION_DENIED
                                               : ATTUNE_UNKNOWN;
-        code = attune_fail(error, code, SAMPLER_DOMAIN, file->path, "cannot open %s: %s", file->path, strerror(number));
+        code = attune_fail(error, code, SAMPLER_DOMAIN, file->path, "cannot open %s: %s", file->path,
+                           strerror(number));
         if (error)
             error->native_code = number;
         return code;
@@ -47,8 +49,8 @@ static attune_code map_file(safetensors *file, attune_error *error) {
     close(fd);
     if (file->map == MAP_FAILED) {
         file->map = NULL;
-        return attune_fail(error, ATTUNE_RESOURCE_EXHAUSTED, SAMPLER_DOMAIN, file->path, "cannot map %s: %s", file->path,
-                           strerror(errno));
+        return attune_fail(error, ATTUNE_RESOURCE_EXHAUSTED, SAMPLER_DOMAIN, file->path, "cannot map %s: %s",
+                           file->path, strerror(errno));
     }
     return ATTUNE_OK;
 }
@@ -67,15 +69,25 @@ static const struct type {
     uint32_t bits;
     attune_dtype dtype;
 } types[] = {
-    {"F32", 32, {ATTUNE_TYPE_FLOAT, 32, 1}}, {"F16", 16, {ATTUNE_TYPE_FLOAT, 16, 1}},
-    {"BF16", 16, {ATTUNE_TYPE_BFLOAT, 16, 1}}, {"F64", 64, {0, 0, 0}}, {"I64", 64, {0, 0, 0}}, {"U64", 64, {0, 0, 0}},
-    {"I32", 32, {0, 0, 0}}, {"U32", 32, {0, 0, 0}}, {"I16", 16, {0, 0, 0}}, {"U16", 16, {0, 0, 0}},
-    {"I8", 8, {0, 0, 0}}, {"U8", 8, {0, 0, 0}}, {"BOOL", 8, {0, 0, 0}}, {"F8_E4M3", 8, {0, 0, 0}},
+    {"F32", 32, {ATTUNE_TYPE_FLOAT, 32, 1}},
+    {"F16", 16, {ATTUNE_TYPE_FLOAT, 16, 1}},
+    {"BF16", 16, {ATTUNE_TYPE_BFLOAT, 16, 1}},
+    {"F64", 64, {0, 0, 0}},
+    {"I64", 64, {0, 0, 0}},
+    {"U64", 64, {0, 0, 0}},
+    {"I32", 32, {0, 0, 0}},
+    {"U32", 32, {0, 0, 0}},
+    {"I16", 16, {0, 0, 0}},
+    {"U16", 16, {0, 0, 0}},
+    {"I8", 8, {0, 0, 0}},
+    {"U8", 8, {0, 0, 0}},
+    {"BOOL", 8, {0, 0, 0}},
+    {"F8_E4M3", 8, {0, 0, 0}},
     {"F8_E5M2", 8, {0, 0, 0}},
 };
 
-static attune_code read_type(const safetensors *file, const json_t *value, safetensors_tensor *tensor, uint32_t *bits,
-                             attune_error *error) {
+static attune_code read_type(const safetensors *file, const json_t *value, safetensors_tensor *tensor,
+                             uint32_t *bits, attune_error *error) {
     const char *name = json_string_value(value);
     for (size_t i = 0; name && i < sizeof types / sizeof types[0]; ++i)
         if (strcmp(types[i].name, name) == 0) {
@@ -88,8 +100,8 @@ static attune_code read_type(const safetensors *file, const json_t *value, safet
 }
 
 /* The shape, and the bytes that it takes. */
-static attune_code read_shape(const safetensors *file, const json_t *value, safetensors_tensor *tensor, uint32_t bits,
-                              attune_error *error) {
+static attune_code read_shape(const safetensors *file, const json_t *value, safetensors_tensor *tensor,
+                              uint32_t bits, attune_error *error) {
     size_t ndim = json_array_size(value);
     if (!json_is_array(value) || ndim > SAFETENSORS_MAX_DIMS)
         return damaged(file, error, "tensor '%s' has no shape of at most %d dimensions", tensor->name,
@@ -115,8 +127,8 @@ static attune_code read_range(const safetensors *file, const json_t *value, uint
         return damaged(file, error, "tensor '%s' has impossible data_offsets", tensor->name);
     uint64_t begin = (uint64_t)json_integer_value(first), end = (uint64_t)json_integer_value(last);
     if (end - begin != tensor->bytes)
-        return damaged(file, error, "tensor '%s' takes %llu bytes by its shape, %llu by its data_offsets", tensor->name,
-                       (unsigned long long)tensor->bytes, (unsigned long long)(end - begin));
+        return damaged(file, error, "tensor '%s' takes %llu bytes by its shape, %llu by its data_offsets",
+                       tensor->name, (unsigned long long)tensor->bytes, (unsigned long long)(end - begin));
     if (end > file->bytes - data_start)
         return damaged(file, error, "truncated: %llu bytes, but tensor '%s' ends at byte %llu",
                        (unsigned long long)file->bytes, tensor->name, (unsigned long long)data_start + end);
@@ -171,12 +183,14 @@ static attune_code make_room(safetensors *file, const json_t *header, attune_err
             return damaged(file, error, "a tensor's name is longer than %d bytes", MAX_NAME);
         bytes += strlen(name) + 1;
     }
-    file->tensors = services_clear_alloc(file->host, json_object_size(header) + 1, sizeof *file->tensors, "model");
+    file->tensors =
+        services_clear_alloc(file->host, json_object_size(header) + 1, sizeof *file->tensors, "model");
     file->names = services_clear_alloc(file->host, bytes, 1, "model");
     return file->tensors && file->names ? ATTUNE_OK : services_no_memory(file->path, bytes, error);
 }
 
-static attune_code read_header(safetensors *file, const json_t *header, uint64_t data_start, attune_error *error) {
+static attune_code read_header(safetensors *file, const json_t *header, uint64_t data_start,
+                               attune_error *error) {
     attune_code code = make_room(file, header, error);
     if (code != ATTUNE_OK)
         return code;
@@ -202,13 +216,14 @@ static attune_code read_header(safetensors *file, const json_t *header, uint64_t
 static attune_code parse(safetensors *file, attune_error *error) {
     uint64_t length = header_bytes(file);
     if (length > MAX_HEADER)
-        return damaged(file, error, "a header of %llu bytes (at most %d are read)", (unsigned long long)length,
-                       MAX_HEADER);
+        return damaged(file, error, "a header of %llu bytes (at most %d are read)",
+                       (unsigned long long)length, MAX_HEADER);
     if (length > file->bytes - LENGTH_BYTES)
         return damaged(file, error, "truncated: %llu bytes, but its header alone takes %llu",
                        (unsigned long long)file->bytes, (unsigned long long)length + LENGTH_BYTES);
     json_error_t where;
-    json_t *header = json_loadb((const char *)file->map + LENGTH_BYTES, length, JSON_REJECT_DUPLICATES, &where);
+    json_t *header =
+        json_loadb((const char *)file->map + LENGTH_BYTES, length, JSON_REJECT_DUPLICATES, &where);
     if (!header)
         return damaged(file, error, "header line %d column %d: %s", where.line, where.column, where.text);
     attune_code code = json_is_object(header) ? read_header(file, header, LENGTH_BYTES + length, error)
@@ -222,8 +237,8 @@ attune_code safetensors_open(const services *host, const char *path, safetensors
     out->host = host;
     int length = snprintf(out->path, sizeof out->path, "%s", path);
     if (length < 0 || (size_t)length >= sizeof out->path)
-        return attune_fail(error, ATTUNE_INVALID_ARGUMENT, SAMPLER_DOMAIN, "safetensors", "the path is too long: %s",
-                           path);
+        return attune_fail(error, ATTUNE_INVALID_ARGUMENT, SAMPLER_DOMAIN, "safetensors",
+                           "the path is too long: %s", path);
     attune_code code = map_file(out, error);
     if (code == ATTUNE_OK)
         code = parse(out, error);

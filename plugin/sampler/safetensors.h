@@ -1,10 +1,11 @@
 /*
- * safetensors.h: a .safetensors file, mapped and checked. Format: github.com/huggingface/safetensors, README "Format":
- * 8 bytes little-endian header length, a JSON object {name: {dtype, shape, data_offsets}}, then the data.
+ * safetensors.h: a .safetensors file, mapped and checked. Format: github.com/huggingface/safetensors, README
+ * "Format": 8 bytes little-endian header length, a JSON object {name: {dtype, shape, data_offsets}}, then the
+ * data.
  *
  * The file is untrusted: every offset and size is checked before a tensor is handed out. A file that somebody
- * shortens while it is mapped still ends the process with SIGBUS, as any mapped file does; replacing a model by
- * rename is safe.
+ * shortens while it is mapped still ends the process with SIGBUS, as any mapped file does; replacing a model
+ * by rename is safe.
  */
 #ifndef ATTUNE_SAMPLER_SAFETENSORS_H
 #define ATTUNE_SAMPLER_SAFETENSORS_H
@@ -19,7 +20,7 @@ typedef struct safetensors_tensor {
     char stored[8];     /* the type's name in the file: "F16" */
     int32_t ndim;
     int64_t shape[SAFETENSORS_MAX_DIMS];
-    const void *data;   /* in the map; no alignment is promised */
+    const void *data; /* in the map; no alignment is promised */
     uint64_t bytes;
 } safetensors_tensor;
 
@@ -34,9 +35,9 @@ typedef struct safetensors {
 } safetensors;
 
 /*
- * [any] Map and check. `host` must outlive it; the caller closes it (a cleared one may be closed). Blocks. Errors:
- * NOT_FOUND, PERMISSION_DENIED, DATA_LOSS (truncated: with both sizes; ranges outside, overlapping, or not the
- * shape's size; twice the same name; header that is no JSON), RESOURCE_EXHAUSTED.
+ * [any] Map and check. `host` must outlive it; the caller closes it (a cleared one may be closed). Blocks.
+ * Errors: NOT_FOUND, PERMISSION_DENIED, DATA_LOSS (truncated: with both sizes; ranges outside, overlapping,
+ * or not the shape's size; twice the same name; header that is no JSON), RESOURCE_EXHAUSTED.
  */
 attune_code safetensors_open(const services *host, const char *path, safetensors *out, attune_error *error);
 void safetensors_close(safetensors *file);

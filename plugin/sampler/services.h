@@ -15,8 +15,10 @@ typedef struct services {
     const attune_clock_service *clock;
 } services;
 
-/* [any] Host memory for `count` items of `size` bytes, cleared; NULL when it is used up or the product overflows. */
-static inline void *services_clear_alloc(const services *host, uint64_t count, uint64_t size, const char *tag) {
+/* [any] Host memory for `count` items of `size` bytes, cleared; NULL when it is used up or the product
+ * overflows. */
+static inline void *services_clear_alloc(const services *host, uint64_t count, uint64_t size,
+                                         const char *tag) {
     uint64_t bytes;
     if (__builtin_mul_overflow(count, size, &bytes) || bytes > SIZE_MAX)
         return NULL;
@@ -30,8 +32,8 @@ static inline void services_free(const services *host, void *memory) {
 
 /* [any] RESOURCE_EXHAUSTED for an allocation that failed. */
 static inline attune_code services_no_memory(const char *what, uint64_t bytes, attune_error *error) {
-    return attune_fail(error, ATTUNE_RESOURCE_EXHAUSTED, SAMPLER_DOMAIN, what, "no memory for %s (%llu bytes)", what,
-                       (unsigned long long)bytes);
+    return attune_fail(error, ATTUNE_RESOURCE_EXHAUSTED, SAMPLER_DOMAIN, what,
+                       "no memory for %s (%llu bytes)", what, (unsigned long long)bytes);
 }
 
 #endif

@@ -5,7 +5,8 @@
 #include <math.h>
 
 attune_code session_begin(model *m, const attune_request *request, const attune_binder *binder,
-                          const attune_stream *stream, session **out, attune_session_plan *plan, attune_error *error) {
+                          const attune_stream *stream, session **out, attune_session_plan *plan,
+                          attune_error *error) {
     session *s = services_clear_alloc(&m->host, 1, sizeof *s, "session");
     if (!s)
         return services_no_memory("session", sizeof *s, error);
@@ -34,12 +35,13 @@ void session_close(session *s) {
     services_free(&host, s);
 }
 
-/* tokens → embeddings → keys and values of every cross attention, which stay in the arena until the session ends. */
+/* tokens → embeddings → keys and values of every cross attention, which stay in the arena until the session
+ * ends. */
 attune_code session_read_text(session *s, attune_error *error) {
     const model *m = s->m;
     float *embeddings;
-    PASS_TRY(text_encoder_forward(&s->pass, &m->text, s->prompt.ids, s->prompt.texts, TOKENIZER_CHUNK, &embeddings,
-                                  error));
+    PASS_TRY(text_encoder_forward(&s->pass, &m->text, s->prompt.ids, s->prompt.texts, TOKENIZER_CHUNK,
+                                  &embeddings, error));
     PASS_TRY(unet_read_text(&s->pass, &m->unet, embeddings, &s->context, error));
     pass_give(&s->pass, &embeddings);
     return ATTUNE_OK;
@@ -63,7 +65,8 @@ static attune_code check_finite(const float *values, int64_t count, const char *
 static attune_code predict_noise(session *s, const float *x, float c_in, attune_error *error) {
     const model *m = s->m;
     pass *p = &s->pass;
-    int64_t channels = m->config.unet.in_channels, pixels = s->height * s->width, batch = s->prompt.texts * s->images;
+    int64_t channels = m->config.unet.in_channels, pixels = s->height * s->width,
+            batch = s->prompt.texts * s->images;
     float *latents, *noise;
     unet_input input = {NULL, s->timesteps, batch, s->height, s->width, &s->context};
     PASS_TRY(pass_take(p, batch * pixels * channels, &latents, error));
@@ -71,19 +74,22 @@ static attune_code predict_noise(session *s, const float *x, float c_in, attune_
         for (int64_t i = 0; i < batch; ++i)
             pixels_interleave(x + i % s->images * pixels * channels, channels, pixels, c_in,
                               s->staged + i * pixels * channels);
-        PASS_TRY(m->ops->upload(m->dev, p->run.stream, latents, s->staged, (uint64_t)(batch * pixels * channels), error));
+        PASS_TRY(m->ops->upload(m->dev, p->run.stream, latents, s->staged,
+                                (uint64_t)(batch * pixels * channels), error));
     }
     input.latents = latents;
     PASS_TRY(unet_forward(p, &m->unet, &input, &noise, error));
     if (!p->run.planning)
-        PASS_TRY(m->ops->download(m->dev, p->run.stream, s->staged, noise, (uint64_t)(batch * pixels * channels), error));
+        PASS_TRY(m->ops->download(m->dev, p->run.stream, s->staged, noise,
+                                  (uint64_t)(batch * pixels * channels), error));
     pass_give(p, &noise);
     pass_give(p, &latents);
     return ATTUNE_OK;
 }
 
-/* k-diffusion's denoiser for epsilon prediction (external.py, DiscreteEpsDDPMDenoiser; Karras et al. 2022, table 1):
- * D(x; sigma) = x − sigma · eps(x / sqrt(sigma² + 1), t(sigma)), t fractional; then classifier-free guidance. */
+/* k-diffusion's denoiser for epsilon prediction (external.py, DiscreteEpsDDPMDenoiser; Karras et al. 2022,
+ * table 1): D(x; sigma) = x − sigma · eps(x / sqrt(sigma² + 1), t(sigma)), t fractional; then classifier-free
+ * guidance. */
 attune_code session_predict(session *s, const float *x, double sigma, float *denoised, attune_error *error) {
     int64_t channels = s->m->config.unet.in_channels, pixels = s->height * s->width, one = pixels * channels;
     float noise_level = (float)sigma, c_in = 1.0f / sqrtf(noise_level * noise_level + 1.0f);
@@ -109,7 +115,8 @@ attune_code session_predict(session *s, const float *x, double sigma, float *den
 attune_code session_decode(session *s, const float *latent, uint8_t *out, attune_error *error) {
     const model *m = s->m;
     pass *p = &s->pass;
-    int64_t channels = m->config.vae.latent_channels, pixels = s->height * s->width, scale = vae_scale(&m->config.vae);
+    int64_t channels = m->config.vae.latent_channels, pixels = s->height * s->width,
+            scale = vae_scale(&m->config.vae);
     int64_t values = pixels * scale * scale * 3;
     float *latents, *image;
     PASS_TRY(pass_take(p, pixels * channels, &latents, error));
@@ -118,7 +125,8 @@ attune_code session_decode(session *s, const float *latent, uint8_t *out, attune
         pixels_interleave(latent, channels, pixels, 1.0f, s->staged);
         for (int64_t i = 0; i < pixels * channels; ++i)
             s->staged[i] /= factor;
-        PASS_TRY(m->ops->upload(m->dev, p->run.stream, latents, s->staged, (uint64_t)(pixels * channels), error));
+        PASS_TRY(
+            m->ops->upload(m->dev, p->run.stream, latents, s->staged, (uint64_t)(pixels * channels), error));
     }
     PASS_TRY(vae_decode(p, &m->vae, latents, s->height, s->width, &image, error));
     if (!p->run.planning) {
@@ -131,7 +139,8 @@ attune_code session_decode(session *s, const float *latent, uint8_t *out, attune
     return ATTUNE_OK;
 }
 
-static attune_code denoise(void *context, const float *x, double sigma, float *denoised, attune_error *error) {
+static attune_code denoise(void *context, const float *x, double sigma, float *denoised,
+                           attune_error *error) {
     return session_predict(context, x, sigma, denoised, error);
 }
 
@@ -158,7 +167,8 @@ static attune_code run_unit(session *s, attune_progress *progress, attune_error 
         progress->sigma = latent_sigma(s->latent);
         return ATTUNE_OK;
     }
-    PASS_TRY(session_decode(s, latent_x(s->latent, s->images_done), s->pixels + s->images_done * image_bytes(s), error));
+    PASS_TRY(session_decode(s, latent_x(s->latent, s->images_done),
+                            s->pixels + s->images_done * image_bytes(s), error));
     s->images_done++;
     progress->phase = ATTUNE_PHASE_DECODE;
     progress->step = s->images_done;
@@ -167,7 +177,8 @@ static attune_code run_unit(session *s, attune_progress *progress, attune_error 
     return ATTUNE_OK;
 }
 
-attune_code session_step(session *s, const attune_control *control, attune_progress *progress, attune_error *error) {
+attune_code session_step(session *s, const attune_control *control, attune_progress *progress,
+                         attune_error *error) {
     attune_progress made = {.struct_size = sizeof made};
     if (s->failed != ATTUNE_OK || s->images_done == s->images)
         return attune_fail(error, ATTUNE_FAILED_PRECONDITION, SAMPLER_DOMAIN, "session_step",
@@ -176,12 +187,13 @@ attune_code session_step(session *s, const attune_control *control, attune_progr
     s->pass.control = control;
     s->failed = run_unit(s, &made, error);
     s->pass.control = NULL;
-    if (s->failed == ATTUNE_OK && progress)
+    if (s->failed == ATTUNE_OK)
         memcpy(progress, &made, sizeof made);
     return s->failed;
 }
 
-static attune_code check_image(const session *s, uint32_t index, const attune_image *image, attune_error *error) {
+static attune_code check_image(const session *s, uint32_t index, const attune_image *image,
+                               attune_error *error) {
     int64_t scale = vae_scale(&s->m->config.vae);
     if (index >= s->images)
         return attune_fail(error, ATTUNE_OUT_OF_RANGE, SAMPLER_DOMAIN, "image", "image %u of %lld", index,
@@ -224,8 +236,8 @@ attune_code session_preview(session *s, uint32_t index, const attune_control *co
 attune_code session_image(session *s, uint32_t index, attune_image *image, attune_error *error) {
     PASS_TRY(check_image(s, index, image, error));
     if (index >= s->images_done)
-        return attune_fail(error, ATTUNE_FAILED_PRECONDITION, SAMPLER_DOMAIN, "session_image", "image %u is not done yet",
-                           index);
+        return attune_fail(error, ATTUNE_FAILED_PRECONDITION, SAMPLER_DOMAIN, "session_image",
+                           "image %u is not done yet", index);
     copy_rows(image, s->pixels + index * image_bytes(s));
     return ATTUNE_OK;
 }

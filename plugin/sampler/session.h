@@ -1,6 +1,6 @@
 /*
- * session.h: one batch of images from a request to pixels: prompt → tokens → embeddings → (latent, sigma) → UNet →
- * latent → VAE → pixels, in units of one text encoder call, one sampler step, or one decoded image.
+ * session.h: one batch of images from a request to pixels: prompt → tokens → embeddings → (latent, sigma) →
+ * UNet → latent → VAE → pixels, in units of one text encoder call, one sampler step, or one decoded image.
  */
 #ifndef ATTUNE_SAMPLER_SESSION_H
 #define ATTUNE_SAMPLER_SESSION_H
@@ -20,7 +20,7 @@ typedef struct session {
     int64_t width;
     uint32_t steps;
     latent_state *latent;
-    float *staged;    /* host: (texts · images, height, width, channels), what goes to and comes from the UNet */
+    float *staged; /* host: (texts · images, height, width, channels), what goes to and comes from the UNet */
     float *uncond;    /* host: (images, channels, height, width) */
     float *timesteps; /* host: (texts · images) */
     float *decoded;   /* host: one image from the VAE */
@@ -32,8 +32,10 @@ typedef struct session {
 
 /* See attune_sampler_interface for each. */
 attune_code session_begin(model *m, const attune_request *request, const attune_binder *binder,
-                          const attune_stream *stream, session **out, attune_session_plan *plan, attune_error *error);
-attune_code session_step(session *s, const attune_control *control, attune_progress *progress, attune_error *error);
+                          const attune_stream *stream, session **out, attune_session_plan *plan,
+                          attune_error *error);
+attune_code session_step(session *s, const attune_control *control, attune_progress *progress,
+                         attune_error *error);
 attune_code session_preview(session *s, uint32_t index, const attune_control *control, attune_image *image,
                             attune_error *error);
 attune_code session_image(session *s, uint32_t index, attune_image *image, attune_error *error);

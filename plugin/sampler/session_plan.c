@@ -1,4 +1,5 @@
-/* session_plan.c: what happens before the first step: the request is checked, attention bound, memory planned. */
+/* session_plan.c: what happens before the first step: the request is checked, attention bound, memory
+ * planned. */
 #include "plugin/sampler/attention.h"
 #include "plugin/sampler/session.h"
 
@@ -11,13 +12,15 @@ static attune_code check_side(const char *name, uint32_t value, uint32_t multipl
         return ATTUNE_OK;
     uint32_t low = value / multiple * multiple, high = low + multiple;
     if (value > MAX_SIDE)
-        return attune_fail(error, ATTUNE_INVALID_ARGUMENT, SAMPLER_DOMAIN, name, "%s %u is above %d", name, value,
-                           MAX_SIDE);
+        return attune_fail(error, ATTUNE_INVALID_ARGUMENT, SAMPLER_DOMAIN, name, "%s %u is above %d", name,
+                           value, MAX_SIDE);
     if (low == 0)
         return attune_fail(error, ATTUNE_INVALID_ARGUMENT, SAMPLER_DOMAIN, name,
-                           "%s %u is not a multiple of %u; the nearest is %u", name, value, multiple, multiple);
+                           "%s %u is not a multiple of %u; the nearest is %u", name, value, multiple,
+                           multiple);
     return attune_fail(error, ATTUNE_INVALID_ARGUMENT, SAMPLER_DOMAIN, name,
-                       "%s %u is not a multiple of %u; the nearest are %u and %u", name, value, multiple, low, high);
+                       "%s %u is not a multiple of %u; the nearest are %u and %u", name, value, multiple, low,
+                       high);
 }
 
 static attune_code check_numbers(const attune_request *request, attune_error *error) {
@@ -25,16 +28,17 @@ static attune_code check_numbers(const attune_request *request, attune_error *er
         return attune_fail(error, ATTUNE_INVALID_ARGUMENT, SAMPLER_DOMAIN, "request",
                            "the request is too short, has a reserved field that is not 0, or no prompt");
     if (!attune_determinism_name(request->determinism))
-        return attune_fail(error, ATTUNE_INVALID_ARGUMENT, SAMPLER_DOMAIN, "determinism", "determinism class %d is unknown",
-                           request->determinism);
+        return attune_fail(error, ATTUNE_INVALID_ARGUMENT, SAMPLER_DOMAIN, "determinism",
+                           "determinism class %d is unknown", request->determinism);
     if (request->steps < 1 || request->steps > MAX_STEPS)
-        return attune_fail(error, ATTUNE_INVALID_ARGUMENT, SAMPLER_DOMAIN, "steps", "steps is %u; 1 to %d are possible",
-                           request->steps, MAX_STEPS);
+        return attune_fail(error, ATTUNE_INVALID_ARGUMENT, SAMPLER_DOMAIN, "steps",
+                           "steps is %u; 1 to %d are possible", request->steps, MAX_STEPS);
     if (request->batch_size < 1 || request->batch_size > MAX_BATCH)
         return attune_fail(error, ATTUNE_INVALID_ARGUMENT, SAMPLER_DOMAIN, "batch_size",
                            "batch size is %u; 1 to %d are possible", request->batch_size, MAX_BATCH);
     if (!isfinite(request->cfg_scale))
-        return attune_fail(error, ATTUNE_INVALID_ARGUMENT, SAMPLER_DOMAIN, "cfg_scale", "the CFG scale is not a number");
+        return attune_fail(error, ATTUNE_INVALID_ARGUMENT, SAMPLER_DOMAIN, "cfg_scale",
+                           "the CFG scale is not a number");
     return ATTUNE_OK;
 }
 
@@ -43,8 +47,8 @@ static attune_code check_class(const model *m, const attune_request *request, at
         return ATTUNE_OK;
     return attune_fail(error, ATTUNE_FAILED_PRECONDITION, SAMPLER_DOMAIN, "determinism",
                        "determinism class %s is asked for; this sampler keeps %s, limited by %s",
-                       attune_determinism_name(request->determinism), attune_determinism_name(m->ops->determinism),
-                       m->ops->limited_by);
+                       attune_determinism_name(request->determinism),
+                       attune_determinism_name(m->ops->determinism), m->ops->limited_by);
 }
 
 static attune_code read_size(session *s, const attune_request *request, attune_error *error) {
@@ -63,7 +67,8 @@ static attune_code read_size(session *s, const attune_request *request, attune_e
     return code;
 }
 
-/* What lies beside the arena on the host: staged latents, guidance, timesteps, one decoded image, the pixels. */
+/* What lies beside the arena on the host: staged latents, guidance, timesteps, one decoded image, the pixels.
+ */
 typedef struct host_bytes {
     uint64_t staged;
     uint64_t uncond;
@@ -98,11 +103,13 @@ static uint64_t total_host(const host_bytes *bytes) {
 }
 
 /* Walk through all networks once, for their memory, kernels, packed weights and attention problems. */
-static attune_code walk(session *s, const attune_request *request, const attune_stream *stream, attune_error *error) {
+static attune_code walk(session *s, const attune_request *request, const attune_stream *stream,
+                        attune_error *error) {
     model *m = s->m;
     s->context.texts = s->prompt.texts;
     s->context.tokens = TOKENIZER_CHUNK;
-    s->context.kv = services_clear_alloc(&m->host, (uint64_t)m->unet.contexts, sizeof *s->context.kv, "session");
+    s->context.kv =
+        services_clear_alloc(&m->host, (uint64_t)m->unet.contexts, sizeof *s->context.kv, "session");
     if (!s->context.kv)
         return services_no_memory("session", (uint64_t)m->unet.contexts * sizeof *s->context.kv, error);
     pass_plan(&s->pass, &m->host, m->ops, m->dev, stream, request->determinism);
@@ -116,16 +123,17 @@ static attune_code walk(session *s, const attune_request *request, const attune_
 
 static attune_code too_much(const attune_request *request, uint64_t activations, uint64_t workspace,
                             attune_error *error) {
-    attune_code code =
-        attune_fail(error, ATTUNE_RESOURCE_EXHAUSTED, SAMPLER_DOMAIN, "memory_limit",
-                    "the memory limit is %llu bytes; this request needs %llu (activations %llu, attention %llu)",
-                    (unsigned long long)request->memory_limit, (unsigned long long)saturating_add(activations, workspace),
-                    (unsigned long long)activations, (unsigned long long)workspace);
+    attune_code code = attune_fail(
+        error, ATTUNE_RESOURCE_EXHAUSTED, SAMPLER_DOMAIN, "memory_limit",
+        "the memory limit is %llu bytes; this request needs %llu (activations %llu, attention %llu)",
+        (unsigned long long)request->memory_limit, (unsigned long long)saturating_add(activations, workspace),
+        (unsigned long long)activations, (unsigned long long)workspace);
     attune_hint(error, "raise the limit, or ask for a smaller size or batch");
     return code;
 }
 
-/* Bind attention with what the limit leaves it. Where that fails or is too much, the error says what would do. */
+/* Bind attention with what the limit leaves it. Where that fails or is too much, the error says what would
+ * do. */
 static attune_code bind_within(session *s, const attune_request *request, const attune_binder *binder,
                                uint64_t activations, attune_session_plan *plan, uint32_t *weakest,
                                attune_error *error) {
@@ -133,13 +141,15 @@ static attune_code bind_within(session *s, const attune_request *request, const 
     uint64_t budget = limit == UINT64_MAX ? limit : limit > activations ? limit - activations : 0;
     attune_error refused;
     memset(&refused, 0, sizeof refused);
-    attune_code code = attention_bind(&s->pass, binder, budget, &plan->workspace, &plan->determinism, weakest, &refused);
+    attune_code code =
+        attention_bind(&s->pass, binder, budget, &plan->workspace, &plan->determinism, weakest, &refused);
     if (code == ATTUNE_OK && activations <= limit && plan->workspace <= budget)
         return ATTUNE_OK;
     if (code != ATTUNE_OK && limit != UINT64_MAX) {
         uint64_t workspace;
         int32_t determinism;
-        if (attention_bind(&s->pass, binder, UINT64_MAX, &workspace, &determinism, weakest, NULL) == ATTUNE_OK) {
+        if (attention_bind(&s->pass, binder, UINT64_MAX, &workspace, &determinism, weakest, NULL) ==
+            ATTUNE_OK) {
             plan->workspace = workspace;
             code = ATTUNE_OK;
         }
@@ -184,8 +194,8 @@ static attune_code take_host(session *s, void *out, uint64_t bytes, const char *
     return taken ? ATTUNE_OK : services_no_memory(what, bytes, error);
 }
 
-static attune_code allocate(session *s, const host_bytes *bytes, uint64_t workspace, const latent_setup *setup,
-                            attune_error *error) {
+static attune_code allocate(session *s, const host_bytes *bytes, uint64_t workspace,
+                            const latent_setup *setup, attune_error *error) {
     PASS_TRY(pass_start(&s->pass, workspace, error));
     PASS_TRY(take_host(s, &s->staged, bytes->staged, "latents", error));
     PASS_TRY(take_host(s, &s->timesteps, bytes->timesteps, "timesteps", error));
@@ -196,11 +206,25 @@ static attune_code allocate(session *s, const host_bytes *bytes, uint64_t worksp
     return latent_begin(s->m->host.memory, setup, &s->latent, error);
 }
 
+/* Pack what the walk asked for, some layers at a time, and let go of the file's pages that were read for
+ * them, so that a model is never in memory twice. */
+static attune_code pack(session *s, attune_error *error) {
+    enum { LAYERS_AT_A_TIME = 64 };
+    model *m = s->m;
+    for (uint64_t i = 0; i < m->pool.count; i += LAYERS_AT_A_TIME) {
+        uint64_t left = m->pool.count - i, count = left < LAYERS_AT_A_TIME ? left : LAYERS_AT_A_TIME;
+        PASS_TRY(m->ops->pack(m->dev, &s->pass.run, m->pool.layers + i, count, error));
+        safetensors_release(&m->text_file);
+        safetensors_release(&m->unet_file);
+        safetensors_release(&m->vae_file);
+    }
+    return ATTUNE_OK;
+}
+
 /* Under the model's lock: plan, bind, pack. */
 static attune_code plan_locked(session *s, const attune_request *request, const attune_binder *binder,
-                               const attune_stream *stream, const latent_setup *setup, attune_session_plan *plan,
-                               attune_error *error) {
-    model *m = s->m;
+                               const attune_stream *stream, const latent_setup *setup,
+                               attune_session_plan *plan, attune_error *error) {
     uint32_t weakest = 0;
     PASS_TRY(walk(s, request, stream, error));
     host_bytes bytes = count_host(s, setup);
@@ -211,18 +235,15 @@ static attune_code plan_locked(session *s, const attune_request *request, const 
     if (plan->determinism < request->determinism)
         return attune_fail(error, ATTUNE_FAILED_PRECONDITION, SAMPLER_DOMAIN, "determinism",
                            "determinism class %s is asked for; the image keeps %s, limited by %s",
-                           attune_determinism_name(request->determinism), attune_determinism_name(plan->determinism),
-                           plan->limited_by);
-    PASS_TRY(m->ops->pack(m->dev, &s->pass.run, m->pool.layers, m->pool.count, error));
-    safetensors_release(&m->text_file);
-    safetensors_release(&m->unet_file);
-    safetensors_release(&m->vae_file);
+                           attune_determinism_name(request->determinism),
+                           attune_determinism_name(plan->determinism), plan->limited_by);
+    PASS_TRY(pack(s, error));
     return allocate(s, &bytes, plan->workspace, setup, error);
 }
 
 static attune_code prepare_with(session *s, const attune_request *request, const attune_binder *binder,
-                                const attune_stream *stream, const latent_sampler *sampler, const float *sigmas,
-                                attune_session_plan *plan, attune_error *error) {
+                                const attune_stream *stream, const latent_sampler *sampler,
+                                const float *sigmas, attune_session_plan *plan, attune_error *error) {
     int64_t channels = s->m->config.unet.in_channels;
     latent_setup setup = {.sampler = sampler,
                           .sigmas = sigmas,
@@ -241,13 +262,13 @@ attune_code session_prepare(session *s, const attune_request *request, const att
     const latent_sampler *sampler;
     const sigma_scheduler *scheduler;
     const char *negative = request->negative_prompt ? request->negative_prompt : "";
-    memset(plan, 0, sizeof *plan);
+    *plan = (attune_session_plan){.struct_size = sizeof *plan};
     PASS_TRY(check_numbers(request, error));
     PASS_TRY(check_class(s->m, request, error));
     PASS_TRY(read_size(s, request, error));
     PASS_TRY(latent_choose(request->sampler, request->scheduler, &sampler, &scheduler, error));
-    PASS_TRY(prompt_read(&s->m->host, s->m->tokens, request->prompt, request->cfg_scale == 1.0f ? NULL : negative,
-                         &s->prompt, error));
+    PASS_TRY(prompt_read(&s->m->host, s->m->tokens, request->prompt,
+                         request->cfg_scale == 1.0f ? NULL : negative, &s->prompt, error));
     uint64_t bytes = ((uint64_t)s->steps + 1) * sizeof(float);
     float *sigmas = s->m->host.memory->alloc(s->m->host.memory->context, bytes, "session");
     if (!sigmas)

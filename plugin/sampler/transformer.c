@@ -16,12 +16,13 @@ static void load_block(weights_loader *loader, transformer_block *block, const c
     block->kv = weights_stacked(loader, base, text, 2, 0, text_channels, channels);
     block->out2 = weights_linear(loader, base, ".attn2.to_out.0", channels, channels);
     block->norm3 = weights_normalisation(loader, base, ".norm3", channels);
-    block->ff1 = weights_linear(loader, base, ".ff.net.0.proj", channels, 8 * channels); /* 4 · channels, twice for GEGLU */
+    block->ff1 = weights_linear(loader, base, ".ff.net.0.proj", channels,
+                                8 * channels); /* 4 · channels, twice for GEGLU */
     block->ff2 = weights_linear(loader, base, ".ff.net.2", 4 * channels, channels);
 }
 
-void transformer_load(weights_loader *loader, transformer *t, const char *base, int64_t channels, int64_t heads,
-                      const unet_config *config, int32_t *contexts) {
+void transformer_load(weights_loader *loader, transformer *t, const char *base, int64_t channels,
+                      int64_t heads, const unet_config *config, int32_t *contexts) {
     char name[WEIGHTS_NAME];
     memset(t, 0, sizeof *t);
     t->channels = channels;
@@ -38,8 +39,8 @@ void transformer_load(weights_loader *loader, transformer *t, const char *base, 
     }
 }
 
-attune_code transformer_read_text(pass *p, const transformer *t, const float *text, const text_context *context,
-                                  attune_error *error) {
+attune_code transformer_read_text(pass *p, const transformer *t, const float *text,
+                                  const text_context *context, attune_error *error) {
     int64_t rows = context->texts * context->tokens;
     for (int32_t i = 0; i < t->layers; ++i) {
         float **kv = &context->kv[t->block[i].context];
@@ -50,10 +51,10 @@ attune_code transformer_read_text(pass *p, const transformer *t, const float *te
     return ATTUNE_OK;
 }
 
-static attune_code norm_rows(pass *p, const transformer *t, const feature_map *x, const weights_norm *norm, float *out,
-                             attune_error *error) {
-    device_layer_norm args = {x->data,     x->batch * x->height * x->width, t->channels, LAYER_NORM_EPS, norm->scale,
-                              norm->shift, out};
+static attune_code norm_rows(pass *p, const transformer *t, const feature_map *x, const weights_norm *norm,
+                             float *out, attune_error *error) {
+    device_layer_norm args = {
+        x->data, x->batch * x->height * x->width, t->channels, LAYER_NORM_EPS, norm->scale, norm->shift, out};
     return pass_layer_norm(p, &args, error);
 }
 
@@ -73,8 +74,13 @@ static attune_code attend_self(pass *p, const transformer *t, const transformer_
     PASS_TRY(pass_linear(p, block->qkv, &project, error));
     pass_give(p, &normed);
     PASS_TRY(pass_take(p, rows * c, &attended, error));
-    attention_call call = {x->batch, t->heads, c / t->heads, 0, view_of(qkv, tokens, 3 * c),
-                           view_of(qkv + c, tokens, 3 * c), view_of(qkv + 2 * c, tokens, 3 * c),
+    attention_call call = {x->batch,
+                           t->heads,
+                           c / t->heads,
+                           0,
+                           view_of(qkv, tokens, 3 * c),
+                           view_of(qkv + c, tokens, 3 * c),
+                           view_of(qkv + 2 * c, tokens, 3 * c),
                            view_of(attended, tokens, c)};
     PASS_TRY(attention_run(p, &call, error));
     pass_give(p, &qkv);
@@ -84,18 +90,25 @@ static attune_code attend_self(pass *p, const transformer *t, const transformer_
     return ATTUNE_OK;
 }
 
-/* The attention of all images to their texts: in one call for one image per text, else one call per text, whose keys
- * and values all its images share. */
-static attune_code attend_texts(pass *p, const transformer *t, const feature_map *x, const float *q, float *kv, float *out,
-                                const text_context *context, attune_error *error) {
+/* The attention of all images to their texts: in one call for one image per text, else one call per text,
+ * whose keys and values all its images share. */
+static attune_code attend_texts(pass *p, const transformer *t, const feature_map *x, const float *q,
+                                float *kv, float *out, const text_context *context, attune_error *error) {
     int64_t tokens = x->height * x->width, c = t->channels, images = x->batch / context->texts;
-    int64_t calls = images == 1 ? 1 : context->texts, text = context->tokens * 2 * c, step = images * tokens * c;
+    int64_t calls = images == 1 ? 1 : context->texts, text = context->tokens * 2 * c,
+            step = images * tokens * c;
     float *queries = (float *)(uintptr_t)q; /* tensors are not const */
     for (int64_t i = 0; i < calls; ++i) {
         attention_view k = {kv + i * text, context->tokens, 2 * c, images == 1 ? text : 0};
         attention_view v = k;
         v.data += c;
-        attention_call call = {x->batch / calls, t->heads, c / t->heads, 0, view_of(queries + i * step, tokens, c), k, v,
+        attention_call call = {x->batch / calls,
+                               t->heads,
+                               c / t->heads,
+                               0,
+                               view_of(queries + i * step, tokens, c),
+                               k,
+                               v,
                                view_of(out + i * step, tokens, c)};
         PASS_TRY(attention_run(p, &call, error));
     }
@@ -137,8 +150,8 @@ static attune_code feed_forward(pass *p, const transformer *t, const transformer
     return ATTUNE_OK;
 }
 
-attune_code transformer_forward(pass *p, const transformer *t, const feature_map *x, const text_context *context,
-                                feature_map *out, attune_error *error) {
+attune_code transformer_forward(pass *p, const transformer *t, const feature_map *x,
+                                const text_context *context, feature_map *out, attune_error *error) {
     int64_t rows = x->batch * x->height * x->width;
     feature_map hidden;
     PASS_TRY(image_take(p, x->batch, x->height, x->width, t->channels, out, error));

@@ -1,6 +1,6 @@
 /*
- * transformer.h: the spatial transformer of the UNet (Rombach et al. 2022; diffusers' Transformer2DModel): pixels as
- * tokens through blocks of self-attention, attention to the text, and a GEGLU feed-forward.
+ * transformer.h: the spatial transformer of the UNet (Rombach et al. 2022; diffusers' Transformer2DModel):
+ * pixels as tokens through blocks of self-attention, attention to the text, and a GEGLU feed-forward.
  */
 #ifndef ATTUNE_SAMPLER_TRANSFORMER_H
 #define ATTUNE_SAMPLER_TRANSFORMER_H
@@ -43,15 +43,15 @@ typedef struct transformer {
 } transformer;
 
 /* The weights below `base`; *contexts counts the cross attentions of the network. */
-void transformer_load(weights_loader *loader, transformer *t, const char *base, int64_t channels, int64_t heads,
-                      const unet_config *config, int32_t *contexts);
+void transformer_load(weights_loader *loader, transformer *t, const char *base, int64_t channels,
+                      int64_t heads, const unet_config *config, int32_t *contexts);
 
 /* [session] Keys and values of `text` (texts · tokens rows of cross_attention_dim), into context->kv. */
-attune_code transformer_read_text(pass *p, const transformer *t, const float *text, const text_context *context,
-                                  attune_error *error);
+attune_code transformer_read_text(pass *p, const transformer *t, const float *text,
+                                  const text_context *context, attune_error *error);
 
 /* [session] x stays, `out` is new. */
-attune_code transformer_forward(pass *p, const transformer *t, const feature_map *x, const text_context *context,
-                                feature_map *out, attune_error *error);
+attune_code transformer_forward(pass *p, const transformer *t, const feature_map *x,
+                                const text_context *context, feature_map *out, attune_error *error);
 
 #endif

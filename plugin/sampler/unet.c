@@ -6,8 +6,8 @@ static int64_t time_channels(const unet_config *config) {
     return 4 * config->block_out_channels[0];
 }
 
-static void load_level(weights_loader *loader, unet *network, unet_level *level, const char *base, int32_t index,
-                       const int64_t *in, int64_t out) {
+static void load_level(weights_loader *loader, unet *network, unet_level *level, const char *base,
+                       int32_t index, const int64_t *in, int64_t out) {
     const unet_config *config = &network->config;
     char block[WEIGHTS_NAME];
     for (int32_t i = 0; i < level->layers; ++i) {
@@ -44,13 +44,14 @@ static void load_mid(weights_loader *loader, unet *network) {
     const unet_config *config = &network->config;
     int64_t channels = config->block_out_channels[config->levels - 1];
     for (int32_t i = 0; i < 2; ++i)
-        resnet_load(loader, &network->mid_resnets[i], i ? "mid_block.resnets.1" : "mid_block.resnets.0", channels,
-                    channels, config->norm_num_groups, config->norm_eps, time_channels(config));
-    transformer_load(loader, network->mid, "mid_block.attentions.0", channels, config->heads[config->levels - 1], config,
-                     &network->contexts);
+        resnet_load(loader, &network->mid_resnets[i], i ? "mid_block.resnets.1" : "mid_block.resnets.0",
+                    channels, channels, config->norm_num_groups, config->norm_eps, time_channels(config));
+    transformer_load(loader, network->mid, "mid_block.attentions.0", channels,
+                     config->heads[config->levels - 1], config, &network->contexts);
 }
 
-/* On the way up each residual block also takes what the way down left: its channels are added to the input's. */
+/* On the way up each residual block also takes what the way down left: its channels are added to the input's.
+ */
 static void load_up(weights_loader *loader, unet *network) {
     const unet_config *config = &network->config;
     int32_t levels = config->levels;
@@ -88,7 +89,8 @@ void unet_load(weights_loader *loader, unet *network, const unet_config *config)
     }
     network->conv_in = weights_convolution(loader, "conv_in", "", config->in_channels, first, 1);
     network->time1 = weights_linear(loader, "time_embedding", ".linear_1", first, time_channels(config));
-    network->time2 = weights_linear(loader, "time_embedding", ".linear_2", time_channels(config), time_channels(config));
+    network->time2 =
+        weights_linear(loader, "time_embedding", ".linear_2", time_channels(config), time_channels(config));
     load_down(loader, network);
     load_mid(loader, network);
     load_up(loader, network);
@@ -117,8 +119,8 @@ attune_code unet_read_text(pass *p, const unet *network, const float *text, cons
     return ATTUNE_OK;
 }
 
-/* The sinusoidal embedding of a timestep (Vaswani et al. 2017, 3.5; as diffusers' get_timestep_embedding): angles
- * t · 10000^(−i / (half − freq_shift)), in double. */
+/* The sinusoidal embedding of a timestep (Vaswani et al. 2017, 3.5; as diffusers' get_timestep_embedding):
+ * angles t · 10000^(−i / (half − freq_shift)), in double. */
 static void embed_timestep(const unet_config *config, float t, float *out) {
     int64_t half = config->block_out_channels[0] / 2;
     double step = -attune_log_f64(10000.0) / ((double)half - config->freq_shift);
@@ -167,8 +169,8 @@ static attune_code embed_time(pass *p, const unet *network, const unet_input *in
     return ATTUNE_OK;
 }
 
-/* What a forward call carries along. The way down leaves each of its results for the way up; the last one is also
- * the present image. */
+/* What a forward call carries along. The way down leaves each of its results for the way up; the last one is
+ * also the present image. */
 enum { MAX_SKIPS = CONFIG_MAX_LEVELS * (CONFIG_MAX_LAYERS + 1) + 1 };
 
 typedef struct walk {
@@ -181,8 +183,8 @@ typedef struct walk {
 } walk;
 
 /* One residual block and its transformer; x stays, `out` is new. */
-static attune_code run_layer(walk *w, const unet_level *level, int32_t layer, const feature_map *x, feature_map *out,
-                             attune_error *error) {
+static attune_code run_layer(walk *w, const unet_level *level, int32_t layer, const feature_map *x,
+                             feature_map *out, attune_error *error) {
     feature_map hidden;
     if (!level->attention)
         return resnet_forward(w->p, &level->resnets[layer], x, w->time, out, error);
@@ -208,7 +210,8 @@ static attune_code go_down(walk *w, attune_error *error) {
 
 static attune_code go_through(walk *w, feature_map *x, attune_error *error) {
     feature_map first, second;
-    PASS_TRY(resnet_forward(w->p, &w->network->mid_resnets[0], &w->skips[w->count - 1], w->time, &first, error));
+    PASS_TRY(
+        resnet_forward(w->p, &w->network->mid_resnets[0], &w->skips[w->count - 1], w->time, &first, error));
     PASS_TRY(transformer_forward(w->p, w->network->mid, &first, w->context, &second, error));
     pass_give(w->p, &first.data);
     PASS_TRY(resnet_forward(w->p, &w->network->mid_resnets[1], &second, w->time, x, error));
@@ -220,8 +223,8 @@ static attune_code go_through(walk *w, feature_map *x, attune_error *error) {
 static attune_code join_skip(walk *w, feature_map *x, feature_map *out, attune_error *error) {
     feature_map *skip = &w->skips[--w->count];
     PASS_TRY(image_take(w->p, x->batch, x->height, x->width, x->channels + skip->channels, out, error));
-    device_concat args = {
-        x->data, skip->data, x->batch * x->height * x->width, x->channels, skip->channels, out->data};
+    device_concat args = {x->data,     skip->data,     x->batch * x->height * x->width,
+                          x->channels, skip->channels, out->data};
     PASS_TRY(w->p->ops->concat(w->p->dev, &w->p->run, &args, error));
     pass_give(w->p, &x->data);
     pass_give(w->p, &skip->data);
@@ -247,7 +250,8 @@ static attune_code go_up(walk *w, feature_map *x, attune_error *error) {
     return ATTUNE_OK;
 }
 
-attune_code unet_forward(pass *p, const unet *network, const unet_input *input, float **out, attune_error *error) {
+attune_code unet_forward(pass *p, const unet *network, const unet_input *input, float **out,
+                         attune_error *error) {
     const unet_config *config = &network->config;
     walk w = {.p = p, .network = network, .context = input->context};
     feature_map x, noise;
@@ -259,7 +263,8 @@ attune_code unet_forward(pass *p, const unet *network, const unet_input *input, 
     PASS_TRY(go_down(&w, error));
     PASS_TRY(go_through(&w, &x, error));
     PASS_TRY(go_up(&w, &x, error));
-    PASS_TRY(image_norm(p, &x, &network->norm_out, config->norm_num_groups, config->norm_eps, 1, x.data, error));
+    PASS_TRY(
+        image_norm(p, &x, &network->norm_out, config->norm_num_groups, config->norm_eps, 1, x.data, error));
     PASS_TRY(image_convolve(p, network->conv_out, &x, 1, config->out_channels, &noise, error));
     pass_give(p, &x.data);
     pass_give(p, &w.time);

@@ -13,7 +13,8 @@ typedef struct unet_level {
     int32_t attention;
     resnet resnets[CONFIG_MAX_LAYERS];
     transformer transformers[CONFIG_MAX_LAYERS]; /* where attention */
-    device_weights *sample; /* to the next level: stride 2 on the way down, after upsampling on the way up; or NULL */
+    device_weights
+        *sample; /* to the next level: stride 2 on the way down, after upsampling on the way up; or NULL */
 } unet_level;
 
 typedef struct unet {
@@ -48,6 +49,7 @@ attune_code unet_read_text(pass *p, const unet *network, const float *text, cons
                            attune_error *error);
 
 /* [session] *out is new: the predicted noise, (batch, height, width, out_channels). */
-attune_code unet_forward(pass *p, const unet *network, const unet_input *input, float **out, attune_error *error);
+attune_code unet_forward(pass *p, const unet *network, const unet_input *input, float **out,
+                         attune_error *error);
 
 #endif

@@ -9,12 +9,14 @@ int64_t vae_scale(const vae_config *config) {
 
 /* The attention's names since diffusers 0.18, and those before, which old folders still have. */
 static void load_attention(weights_loader *loader, vae_decoder *decoder, int64_t channels) {
-    static const char *const now[] = {".to_q", ".to_k", ".to_v"}, *const then[] = {".query", ".key", ".value"};
+    static const char *const now[] = {".to_q", ".to_k", ".to_v"}, *const then[] = {".query", ".key",
+                                                                                   ".value"};
     static const char base[] = "decoder.mid_block.attentions.0";
     int old = weights_has(loader, "decoder.mid_block.attentions.0.query.weight");
     decoder->attention_norm = weights_normalisation(loader, base, ".group_norm", channels);
     decoder->qkv = weights_stacked(loader, base, old ? then : now, 3, 1, channels, channels);
-    decoder->attention_out = weights_linear(loader, base, old ? ".proj_attn" : ".to_out.0", channels, channels);
+    decoder->attention_out =
+        weights_linear(loader, base, old ? ".proj_attn" : ".to_out.0", channels, channels);
 }
 
 static void load_levels(weights_loader *loader, vae_decoder *decoder) {
@@ -48,16 +50,18 @@ void vae_load(weights_loader *loader, vae_decoder *decoder, const vae_config *co
     if (config->use_post_quant_conv)
         decoder->post_quant =
             weights_linear(loader, "post_quant_conv", "", config->latent_channels, config->latent_channels);
-    decoder->conv_in = weights_convolution(loader, "decoder.conv_in", "", config->latent_channels, deepest, 1);
+    decoder->conv_in =
+        weights_convolution(loader, "decoder.conv_in", "", config->latent_channels, deepest, 1);
     for (int32_t i = 0; i < 2; ++i)
         resnet_load(loader, &decoder->mid_resnets[i],
                     i ? "decoder.mid_block.resnets.1" : "decoder.mid_block.resnets.0", deepest, deepest,
                     config->norm_num_groups, EPS, 0);
     load_attention(loader, decoder, deepest);
     load_levels(loader, decoder);
-    decoder->norm_out = weights_normalisation(loader, "decoder.conv_norm_out", "", config->block_out_channels[0]);
-    decoder->conv_out =
-        weights_convolution(loader, "decoder.conv_out", "", config->block_out_channels[0], config->out_channels, 1);
+    decoder->norm_out =
+        weights_normalisation(loader, "decoder.conv_norm_out", "", config->block_out_channels[0]);
+    decoder->conv_out = weights_convolution(loader, "decoder.conv_out", "", config->block_out_channels[0],
+                                            config->out_channels, 1);
 }
 
 void vae_close(const services *host, vae_decoder *decoder) {
@@ -70,11 +74,13 @@ static attune_code attend(pass *p, const vae_decoder *decoder, feature_map *x, a
     int64_t tokens = x->height * x->width, c = x->channels;
     float *normed, *qkv;
     PASS_TRY(pass_take(p, tokens * c, &normed, error));
-    PASS_TRY(image_norm(p, x, &decoder->attention_norm, decoder->config.norm_num_groups, EPS, 0, normed, error));
+    PASS_TRY(
+        image_norm(p, x, &decoder->attention_norm, decoder->config.norm_num_groups, EPS, 0, normed, error));
     PASS_TRY(pass_take(p, tokens * 3 * c, &qkv, error));
     device_linear project = {.x = normed, .rows = tokens, .out = qkv};
     PASS_TRY(pass_linear(p, decoder->qkv, &project, error));
-    attention_view q = {qkv, tokens, 3 * c, tokens * 3 * c}, k = q, v = q, out = {normed, tokens, c, tokens * c};
+    attention_view q = {qkv, tokens, 3 * c, tokens * 3 * c}, k = q, v = q,
+                   out = {normed, tokens, c, tokens * c};
     k.data += c;
     v.data += 2 * c;
     attention_call call = {1, 1, c, 0, q, k, v, out};
@@ -109,8 +115,10 @@ static attune_code go_up(pass *p, const vae_decoder *decoder, feature_map *x, at
     return ATTUNE_OK;
 }
 
-/* The latents as the decoder's first convolution takes them: through the 1×1 convolution, where there is one. */
-static attune_code enter(pass *p, const vae_decoder *decoder, const feature_map *in, feature_map *x, attune_error *error) {
+/* The latents as the decoder's first convolution takes them: through the 1×1 convolution, where there is one.
+ */
+static attune_code enter(pass *p, const vae_decoder *decoder, const feature_map *in, feature_map *x,
+                         attune_error *error) {
     int64_t deepest = decoder->config.block_out_channels[decoder->config.levels - 1];
     feature_map latents;
     if (!decoder->post_quant)
@@ -123,8 +131,8 @@ static attune_code enter(pass *p, const vae_decoder *decoder, const feature_map 
     return ATTUNE_OK;
 }
 
-attune_code vae_decode(pass *p, const vae_decoder *decoder, const float *latents, int64_t height, int64_t width,
-                       float **out, attune_error *error) {
+attune_code vae_decode(pass *p, const vae_decoder *decoder, const float *latents, int64_t height,
+                       int64_t width, float **out, attune_error *error) {
     float *data = (float *)(uintptr_t)latents; /* an image's data is not const */
     feature_map in = {data, 1, height, width, decoder->config.latent_channels}, x, pixels;
     PASS_TRY(enter(p, decoder, &in, &x, error));

@@ -33,9 +33,9 @@ void vae_close(const services *host, vae_decoder *decoder);
 /* Pixels per latent, in each direction. */
 int64_t vae_scale(const vae_config *config);
 
-/* [session] `latents`: device memory, (1, height, width, latent_channels), divided by scaling_factor. *out is new:
- * (height · scale, width · scale, 3), about −1 … 1, not clamped. */
-attune_code vae_decode(pass *p, const vae_decoder *decoder, const float *latents, int64_t height, int64_t width,
-                       float **out, attune_error *error);
+/* [session] `latents`: device memory, (1, height, width, latent_channels), divided by scaling_factor. *out is
+ * new: (height · scale, width · scale, 3), about −1 … 1, not clamped. */
+attune_code vae_decode(pass *p, const vae_decoder *decoder, const float *latents, int64_t height,
+                       int64_t width, float **out, attune_error *error);
 
 #endif

@@ -21,7 +21,8 @@ void weights_pool_close(weights_pool *pool) {
 }
 
 /* Room for one more pointer in a list. */
-static attune_code grow(const services *host, void **list, uint64_t count, uint64_t *capacity, attune_error *error) {
+static attune_code grow(const services *host, void **list, uint64_t count, uint64_t *capacity,
+                        attune_error *error) {
     if (count < *capacity)
         return ATTUNE_OK;
     uint64_t larger = *capacity ? *capacity * 2 : 64;
@@ -50,10 +51,11 @@ attune_code weights_end(weights_loader *loader) {
         return loader->code;
     const char(*first)[96] = loader->first;
     uint32_t shown = loader->missing < 3 ? loader->missing : 3;
-    attune_code code = attune_fail(loader->error, ATTUNE_INVALID_ARGUMENT, SAMPLER_DOMAIN, loader->file->path,
-                                   "%s: %u tensor%s missing: %s%s%s%s%s%s", loader->file->path, loader->missing,
-                                   loader->missing == 1 ? " is" : "s are", first[0], shown > 1 ? ", " : "", first[1], shown > 2 ? ", " : "", first[2],
-                                   loader->missing > 3 ? ", ..." : "");
+    attune_code code =
+        attune_fail(loader->error, ATTUNE_INVALID_ARGUMENT, SAMPLER_DOMAIN, loader->file->path,
+                    "%s: %u tensor%s missing: %s%s%s%s%s%s", loader->file->path, loader->missing,
+                    loader->missing == 1 ? " is" : "s are", first[0], shown > 1 ? ", " : "", first[1],
+                    shown > 2 ? ", " : "", first[2], loader->missing > 3 ? ", ..." : "");
     attune_hint(loader->error, "the file does not belong to the config.json beside it");
     return code;
 }
@@ -80,7 +82,8 @@ static void write_shape(char *text, size_t size, const int64_t *shape, int32_t n
     }
 }
 
-/* Whether the stored shape is the one wanted; ones at the end count for nothing ((out, in, 1, 1) is (out, in)). */
+/* Whether the stored shape is the one wanted; ones at the end count for nothing ((out, in, 1, 1) is (out,
+ * in)). */
 static int same_shape(const safetensors_tensor *tensor, const int64_t *shape, int32_t ndim) {
     for (int32_t i = 0; i < tensor->ndim || i < ndim; ++i)
         if ((i < tensor->ndim ? tensor->shape[i] : 1) != (i < ndim ? shape[i] : 1))
@@ -102,8 +105,8 @@ static device_stored take(weights_loader *loader, const char *name, const int64_
     }
     if (tensor->dtype.bits == 0) {
         loader->code = attune_fail(loader->error, ATTUNE_UNIMPLEMENTED, SAMPLER_DOMAIN, loader->file->path,
-                                   "%s: tensor '%s' is stored as %s; F32, F16 and BF16 are read", loader->file->path,
-                                   name, tensor->stored);
+                                   "%s: tensor '%s' is stored as %s; F32, F16 and BF16 are read",
+                                   loader->file->path, name, tensor->stored);
         return none;
     }
     if (!same_shape(tensor, shape, ndim)) {
@@ -111,8 +114,8 @@ static device_stored take(weights_loader *loader, const char *name, const int64_
         write_shape(is, sizeof is, tensor->shape, tensor->ndim);
         write_shape(wanted, sizeof wanted, shape, ndim);
         loader->code = attune_fail(loader->error, ATTUNE_INVALID_ARGUMENT, SAMPLER_DOMAIN, loader->file->path,
-                                   "%s: tensor '%s' is %s, but config.json makes it %s", loader->file->path, name, is,
-                                   wanted);
+                                   "%s: tensor '%s' is %s, but config.json makes it %s", loader->file->path,
+                                   name, is, wanted);
         return none;
     }
     return (device_stored){tensor->data, tensor->dtype};
@@ -132,7 +135,8 @@ static device_weights *make_layer(weights_loader *loader, const device_layer *la
 }
 
 /* One part of a layer: `base`.weight and, where it has one, `base`.bias. */
-static void take_part(weights_loader *loader, device_layer *layer, const char *base, int32_t bias, int64_t out) {
+static void take_part(weights_loader *loader, device_layer *layer, const char *base, int32_t bias,
+                      int64_t out) {
     char name[WEIGHTS_NAME + 16];
     int64_t shape[4] = {out, layer->in, 3, 3};
     int32_t part = layer->parts++;
@@ -144,8 +148,8 @@ static void take_part(weights_loader *loader, device_layer *layer, const char *b
         layer->bias[part] = take(loader, name, shape, 1);
 }
 
-device_weights *weights_stacked(weights_loader *loader, const char *block, const char *const *names, int32_t parts,
-                                int32_t bias, int64_t in, int64_t out) {
+device_weights *weights_stacked(weights_loader *loader, const char *block, const char *const *names,
+                                int32_t parts, int32_t bias, int64_t in, int64_t out) {
     device_layer layer = {.kernel = 1, .stride = 1, .in = in};
     for (int32_t i = 0; i < parts; ++i) {
         char base[WEIGHTS_NAME];
@@ -157,7 +161,8 @@ device_weights *weights_stacked(weights_loader *loader, const char *block, const
     return make_layer(loader, &layer);
 }
 
-device_weights *weights_linear(weights_loader *loader, const char *block, const char *name, int64_t in, int64_t out) {
+device_weights *weights_linear(weights_loader *loader, const char *block, const char *name, int64_t in,
+                               int64_t out) {
     return weights_stacked(loader, block, &name, 1, 1, in, out);
 }
 
@@ -176,7 +181,8 @@ float *weights_matrix(weights_loader *loader, const char *name, int64_t rows, in
     device_stored stored = take(loader, name, shape, 2);
     if (loader->code != ATTUNE_OK || loader->missing > 0)
         return NULL;
-    loader->code = grow(pool->host, (void **)&pool->vectors, pool->vector_count, &pool->vector_capacity, loader->error);
+    loader->code =
+        grow(pool->host, (void **)&pool->vectors, pool->vector_count, &pool->vector_capacity, loader->error);
     if (loader->code == ATTUNE_OK)
         loader->code =
             pool->ops->vector(pool->dev, name, stored, (uint64_t)(rows * columns), &vector, loader->error);
@@ -185,7 +191,8 @@ float *weights_matrix(weights_loader *loader, const char *name, int64_t rows, in
     return vector;
 }
 
-weights_norm weights_normalisation(weights_loader *loader, const char *block, const char *name, int64_t channels) {
+weights_norm weights_normalisation(weights_loader *loader, const char *block, const char *name,
+                                   int64_t channels) {
     char tensor[2 * WEIGHTS_NAME];
     weights_norm norm;
     (void)snprintf(tensor, sizeof tensor, "%s%s.weight", block, name);

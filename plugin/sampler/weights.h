@@ -1,6 +1,6 @@
 /*
- * weights.h: from tensor names to layers. A loader goes through one part's file; what is missing is collected, so
- * that one error names it all.
+ * weights.h: from tensor names to layers. A loader goes through one part's file; what is missing is
+ * collected, so that one error names it all.
  */
 #ifndef ATTUNE_SAMPLER_WEIGHTS_H
 #define ATTUNE_SAMPLER_WEIGHTS_H
@@ -45,21 +45,23 @@ enum { WEIGHTS_NAME = 112 };
 
 void weights_begin(weights_loader *loader, weights_pool *pool, const safetensors *file, const char *prefix,
                    attune_error *error);
-/* The result of it all. Errors: INVALID_ARGUMENT (missing tensors: the first three and their number; a wrong shape:
- * both shapes), UNIMPLEMENTED (a type that is not read), DATA_LOSS (values that are not finite). */
+/* The result of it all. Errors: INVALID_ARGUMENT (missing tensors: the first three and their number; a wrong
+ * shape: both shapes), UNIMPLEMENTED (a type that is not read), DATA_LOSS (values that are not finite). */
 attune_code weights_end(weights_loader *loader);
 
 /* Tensor names are `block` and `name` one after the other, and ".weight" or ".bias". */
 
 /* (out, in), or (out, in, 1, 1), with a bias. */
-device_weights *weights_linear(weights_loader *loader, const char *block, const char *name, int64_t in, int64_t out);
+device_weights *weights_linear(weights_loader *loader, const char *block, const char *name, int64_t in,
+                               int64_t out);
 /* Several layers of one input stacked, with or without biases. */
-device_weights *weights_stacked(weights_loader *loader, const char *block, const char *const *names, int32_t parts,
-                                int32_t bias, int64_t in, int64_t out);
+device_weights *weights_stacked(weights_loader *loader, const char *block, const char *const *names,
+                                int32_t parts, int32_t bias, int64_t in, int64_t out);
 /* (out, in, 3, 3). */
 device_weights *weights_convolution(weights_loader *loader, const char *block, const char *name, int64_t in,
                                     int64_t out, int32_t stride);
-weights_norm weights_normalisation(weights_loader *loader, const char *block, const char *name, int64_t channels);
+weights_norm weights_normalisation(weights_loader *loader, const char *block, const char *name,
+                                   int64_t channels);
 /* A (rows, columns) matrix, whole name given, as float32 in device memory. */
 float *weights_matrix(weights_loader *loader, const char *name, int64_t rows, int64_t columns);
 /* A (rows, columns) matrix as stored. */

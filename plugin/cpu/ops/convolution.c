@@ -1,15 +1,16 @@
 /*
- * convolution.c: 3×3 convolutions with padding 1 and stride 1 or 2 by oneDNN, channels last. One image is cut into
- * slices of rows (each a convolution of its own, whose padding is that of the image's edge or none), or, where the
- * image is small and its weights are many, into chunks of output channels.
+ * convolution.c: 3×3 convolutions with padding 1 and stride 1 or 2 by oneDNN, channels last. One image is cut
+ * into slices of rows (each a convolution of its own, whose padding is that of the image's edge or none), or,
+ * where the image is small and its weights are many, into chunks of output channels.
  */
 #include "plugin/cpu/ops/cpu.h"
 
 enum { WEIGHTS_AXIS = 0 }; /* output channels in (out, in, 3, 3) */
 
-static const int64_t TASK_FLOPS = 2000000;
-static const int64_t LARGE_WEIGHTS = 512 * 1024; /* bytes: not worth reading again for fewer than 256 pixels */
-static const int64_t SLICE_PIXELS = 2048;        /* keeps a slice's result in the cache for what follows */
+static const int64_t TASK_FLOPS = 4000000;
+static const int64_t LARGE_WEIGHTS =
+    512 * 1024;                           /* bytes: not worth reading again for fewer than 256 pixels */
+static const int64_t SLICE_PIXELS = 2048; /* keeps a slice's result in the cache for what follows */
 
 /* The geometry of one call. */
 typedef struct geometry {
@@ -49,7 +50,8 @@ static int64_t at_least(int64_t a, int64_t b) {
 
 static geometry geometry_of(const device_weights *weights, const device_convolution *args) {
     int64_t stride = weights->layer.stride;
-    return (geometry){args->height, args->width, divide_up(args->height, stride), divide_up(args->width, stride), stride};
+    return (geometry){args->height, args->width, divide_up(args->height, stride),
+                      divide_up(args->width, stride), stride};
 }
 
 /* Output row y reads rows y·stride − 1 … y·stride + 1; those outside the image are padding. */
@@ -85,8 +87,8 @@ static void cut(product_plan *plan, const geometry *size, int64_t in, int64_t ou
     }
 }
 
-static dnnl_status_t describe(primitive_shape *shape, const geometry *size, const slice *rows, int64_t in, int64_t out,
-                              int32_t accumulate) {
+static dnnl_status_t describe(primitive_shape *shape, const geometry *size, const slice *rows, int64_t in,
+                              int64_t out, int32_t accumulate) {
     dnnl_dims_t src = {1, in, rows->in_rows, size->width}, weights = {out, in, 3, 3}, bias = {out};
     dnnl_dims_t dst = {1, out, rows->rows, size->out_width};
     memset(shape, 0, sizeof *shape);
@@ -182,7 +184,8 @@ static attune_code make_plan(device *dev, device_weights *weights, const geometr
     return ATTUNE_OK;
 }
 
-/* The bias of output channels `first` … of image `image`: the layer's, plus what the call shifts each channel by. */
+/* The bias of output channels `first` … of image `image`: the layer's, plus what the call shifts each channel
+ * by. */
 static const float *slice_bias(const convolution_context *c, int64_t image, int64_t first, int64_t columns,
                                float *room) {
     const float *bias = c->weights->bias + first;
@@ -207,7 +210,8 @@ static attune_code row_slice(void *context, uint64_t task, uint32_t worker, attu
                (size_t)(rows.rows * c->size.out_width * c->weights->out) * sizeof *out);
     const float *bias =
         slice_bias(c, image, 0, c->weights->out, (float *)(void *)(scratch + c->plan->primitive_bytes));
-    const float *x = args->x + (image * c->size.height + rows.in_first) * c->size.width * c->weights->layer.in;
+    const float *x =
+        args->x + (image * c->size.height + rows.in_first) * c->size.width * c->weights->layer.in;
     primitive_memory memory = {x, layer_packed(found, WEIGHTS_AXIS, 0), bias, out, scratch};
     return primitive_run(c->dev, &found->run, &memory, c->weights->layer.name, error);
 }
@@ -244,15 +248,15 @@ static int64_t slice_floats(const product_plan *plan, const geometry *size, int6
     return out + (plan->column_chunks > 1 ? size->out_height * size->out_width * plan->columns : 0);
 }
 
-attune_code cpu_convolution(device *dev, device_pass *pass, device_weights *weights, const device_convolution *args,
-                            attune_error *error) {
+attune_code cpu_convolution(device *dev, device_pass *pass, device_weights *weights,
+                            const device_convolution *args, attune_error *error) {
     geometry size = geometry_of(weights, args);
     int64_t key[PLAN_KEYS] = {args->height, args->width, args->residual != NULL, 0};
     product_plan *plan = layer_plan(weights, key);
     if (!plan) {
         if (!pass->planning)
-            return attune_fail(error, ATTUNE_INTERNAL, SAMPLER_DOMAIN, weights->layer.name, "'%s' was not planned",
-                               weights->layer.name);
+            return attune_fail(error, ATTUNE_INTERNAL, SAMPLER_DOMAIN, weights->layer.name,
+                               "'%s' was not planned", weights->layer.name);
         attune_code code = make_plan(dev, weights, &size, args->residual != NULL, key, &plan, error);
         if (code != ATTUNE_OK)
             return code;
@@ -263,6 +267,7 @@ attune_code cpu_convolution(device *dev, device_pass *pass, device_weights *weig
     }
     convolution_context context = {dev, pass, weights, args, plan, size};
     int chunks = plan->column_chunks > 1;
-    return run_tasks(dev, pass->stream, (uint64_t)(args->batch * (chunks ? plan->column_chunks : plan->row_slices)),
+    return run_tasks(dev, pass->stream,
+                     (uint64_t)(args->batch * (chunks ? plan->column_chunks : plan->row_slices)),
                      chunks ? column_chunk : row_slice, &context, error);
 }

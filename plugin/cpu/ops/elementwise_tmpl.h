@@ -1,10 +1,10 @@
 /*
- * elementwise_tmpl.h: the loops of elementwise.h, written so that a compiler vectorises them over channels. Included
- * once per instruction set; the includer defines ELEMENTWISE_TABLE and ELEMENTWISE_ISA.
+ * elementwise_tmpl.h: the loops of elementwise.h, written so that a compiler vectorises them over channels.
+ * Included once per instruction set; the includer defines ELEMENTWISE_TABLE and ELEMENTWISE_ISA.
  *
  * exp: x = n·ln 2 + r with n = rint(x / ln 2), e^r by Taylor to r^7 (|r| ≤ 0.347: remainder below 6e-9 of the
- * value), 2^n by the exponent field. erf: Abramowitz and Stegun, Handbook of Mathematical Functions (1964), 7.1.26,
- * absolute error below 1.5e-7.
+ * value), 2^n by the exponent field. erf: Abramowitz and Stegun, Handbook of Mathematical Functions
+ * (1964), 7.1.26, absolute error below 1.5e-7.
  */
 #include "plugin/cpu/ops/elementwise.h"
 
@@ -87,8 +87,8 @@ static void sum_squares(const float *x, int64_t rows, int64_t channels, const fl
         }
 }
 
-static void scale_shift(const float *x, int64_t rows, int64_t channels, const float *scale, const float *shift,
-                        int silu_too, float *out) {
+static void scale_shift(const float *x, int64_t rows, int64_t channels, const float *scale,
+                        const float *shift, int silu_too, float *out) {
     for (int64_t r = 0; r < rows; ++r, x += channels, out += channels) {
         if (silu_too)
             for (int64_t i = 0; i < channels; ++i) {
@@ -161,8 +161,8 @@ static void quick_gelu(const float *x, int64_t n, float *out) {
         out[i] = x[i] * sigmoid_f32(1.702f * x[i]);
 }
 
-static void geglu(const float *a, int64_t a_stride, const float *b, int64_t b_stride, int64_t rows, int64_t channels,
-                  float *out, int64_t out_stride) {
+static void geglu(const float *a, int64_t a_stride, const float *b, int64_t b_stride, int64_t rows,
+                  int64_t channels, float *out, int64_t out_stride) {
     for (int64_t r = 0; r < rows; ++r, a += a_stride, b += b_stride, out += out_stride)
         for (int64_t i = 0; i < channels; ++i)
             out[i] = a[i] * gelu_f32(b[i]);

@@ -1,12 +1,14 @@
 /*
- * layers.c: a layer's weights: as stored, packed for oneDNN, and the plans of how the layer is computed by shape.
+ * layers.c: a layer's weights: as stored, packed for oneDNN, and the plans of how the layer is computed by
+ * shape.
  *
- * oneDNN names the packed layout only once the shape is known, so weights are packed when a session that needs them
- * begins. A layout is kept as long as the model is open and shared by all its sessions.
+ * oneDNN names the packed layout only once the shape is known, so weights are packed when a session that
+ * needs them begins. A layout is kept as long as the model is open and shared by all its sessions.
  */
 #include "plugin/cpu/ops/cpu.h"
 
-attune_code cpu_check(device *dev, const char *name, device_stored stored, uint64_t count, attune_error *error) {
+attune_code cpu_check(device *dev, const char *name, device_stored stored, uint64_t count,
+                      attune_error *error) {
     int finite;
     if (attune_dtype_equal(stored.dtype, ATTUNE_F32))
         finite = dev->kernels->finite_f32(stored.data, count);
@@ -51,7 +53,8 @@ attune_code cpu_vector(device *dev, const char *name, device_stored stored, uint
 /* The biases of all parts, one after another; zeros for a part that has none. */
 static attune_code make_bias(device *dev, device_weights *weights, attune_error *error) {
     const device_layer *layer = &weights->layer;
-    weights->bias = services_clear_alloc(&dev->host, (uint64_t)weights->out, sizeof *weights->bias, "weights");
+    weights->bias =
+        services_clear_alloc(&dev->host, (uint64_t)weights->out, sizeof *weights->bias, "weights");
     if (!weights->bias)
         return services_no_memory(layer->name, (uint64_t)weights->out * sizeof *weights->bias, error);
     int64_t start = 0;
@@ -115,8 +118,8 @@ product_plan *layer_plan(device_weights *weights, const int64_t key[PLAN_KEYS]) 
     return plan;
 }
 
-attune_code layer_plan_new(device *dev, device_weights *weights, const int64_t key[PLAN_KEYS], product_plan **out,
-                           attune_error *error) {
+attune_code layer_plan_new(device *dev, device_weights *weights, const int64_t key[PLAN_KEYS],
+                           product_plan **out, attune_error *error) {
     product_plan *plan = services_clear_alloc(&dev->host, 1, sizeof *plan, "model");
     if (!plan)
         return services_no_memory(weights->layer.name, sizeof *plan, error);
@@ -130,8 +133,8 @@ void layer_plan_publish(device_weights *weights, product_plan *plan) {
     atomic_store_explicit(&weights->plans, plan, memory_order_release);
 }
 
-static attune_code layout_of(device *dev, device_weights *weights, const dnnl_memory_desc_t *desc, layout **out,
-                             attune_error *error) {
+static attune_code layout_of(device *dev, device_weights *weights, const dnnl_memory_desc_t *desc,
+                             layout **out, attune_error *error) {
     for (layout *entry = weights->layouts; entry; entry = entry->next)
         if (dnnl_memory_desc_equal(&entry->desc, desc)) {
             *out = entry;
@@ -148,8 +151,9 @@ static attune_code layout_of(device *dev, device_weights *weights, const dnnl_me
     return ATTUNE_OK;
 }
 
-/* Open with the layout of the plan's first slice kind where oneDNN has a fast implementation for it, else with what
- * oneDNN likes best: the choice depends on the shape alone, so the same request always takes the same path. */
+/* Open with the layout of the plan's first slice kind where oneDNN has a fast implementation for it, else
+ * with what oneDNN likes best: the choice depends on the shape alone, so the same request always takes the
+ * same path. */
 static attune_code open_preferring(device *dev, device_weights *weights, const product_plan *plan,
                                    const primitive_shape *shape, primitive *out, attune_error *error) {
     const char *name = weights->layer.name;
@@ -175,8 +179,8 @@ static attune_code add_variant(device *dev, device_weights *weights, product_pla
     return layout_of(dev, weights, packed, &added->weights, error);
 }
 
-attune_code layer_variant(device *dev, device_weights *weights, product_plan *plan, const primitive_shape *shape,
-                          const int64_t size[3], attune_error *error) {
+attune_code layer_variant(device *dev, device_weights *weights, product_plan *plan,
+                          const primitive_shape *shape, const int64_t size[3], attune_error *error) {
     primitive run;
     if (layer_variant_find(plan, size))
         return ATTUNE_OK;
@@ -190,16 +194,18 @@ attune_code layer_variant(device *dev, device_weights *weights, product_plan *pl
 /* Whether a chunk of `full`'s output channels lies in it as `chunk` describes: same blocks, same steps. */
 static int is_part_of(const dnnl_memory_desc_t *full, const dnnl_memory_desc_t *chunk) {
     const dnnl_blocking_desc_t *a = &full->format_desc.blocking, *b = &chunk->format_desc.blocking;
-    if (full->format_kind != dnnl_blocked || chunk->format_kind != dnnl_blocked || full->ndims != chunk->ndims ||
-        a->inner_nblks != b->inner_nblks || full->extra.flags != 0 || chunk->extra.flags != 0)
+    if (full->format_kind != dnnl_blocked || chunk->format_kind != dnnl_blocked ||
+        full->ndims != chunk->ndims || a->inner_nblks != b->inner_nblks || full->extra.flags != 0 ||
+        chunk->extra.flags != 0)
         return 0;
     return memcmp(a->strides, b->strides, (size_t)full->ndims * sizeof a->strides[0]) == 0 &&
            memcmp(a->inner_blks, b->inner_blks, (size_t)a->inner_nblks * sizeof a->inner_blks[0]) == 0 &&
            memcmp(a->inner_idxs, b->inner_idxs, (size_t)a->inner_nblks * sizeof a->inner_idxs[0]) == 0;
 }
 
-attune_code layer_chunk(device *dev, device_weights *weights, product_plan *plan, const dnnl_memory_desc_t *full,
-                        const primitive_shape *shape, const int64_t size[3], int *fits, attune_error *error) {
+attune_code layer_chunk(device *dev, device_weights *weights, product_plan *plan,
+                        const dnnl_memory_desc_t *full, const primitive_shape *shape, const int64_t size[3],
+                        int *fits, attune_error *error) {
     primitive run;
     attune_code code = primitive_open(dev, shape, weights->layer.name, &run, error);
     if (code != ATTUNE_OK)
@@ -256,7 +262,8 @@ typedef struct pack_context {
     const pack_job *jobs;
 } pack_context;
 
-/* The descriptor of the stored values: (out, in, 3, 3), or (out, in) seen as the (in, out) matrix of a product. */
+/* The descriptor of the stored values: (out, in, 3, 3), or (out, in) seen as the (in, out) matrix of a
+ * product. */
 static dnnl_status_t stored_desc(const device_weights *weights, dnnl_memory_desc_t *out) {
     int64_t in = weights->layer.in;
     if (weights->layer.kernel == 3) {
@@ -267,7 +274,8 @@ static dnnl_status_t stored_desc(const device_weights *weights, dnnl_memory_desc
     return dnnl_memory_desc_init_by_tag(out, 2, dims, dnnl_f32, dnnl_ba);
 }
 
-static attune_code pack_one(device *dev, const pack_job *job, float *plain, float *packed, attune_error *error) {
+static attune_code pack_one(device *dev, const pack_job *job, float *plain, float *packed,
+                            attune_error *error) {
     const device_layer *layer = &job->weights->layer;
     uint64_t taps = (uint64_t)layer->kernel * (uint64_t)layer->kernel, start = 0;
     for (int32_t i = 0; i < layer->parts; ++i) {
@@ -304,7 +312,8 @@ static attune_code pack_task(void *context, uint64_t task, uint32_t worker, attu
     return code;
 }
 
-static uint64_t list_jobs(const device_pass *pass, device_weights *const *weights, uint64_t count, pack_job *jobs) {
+static uint64_t list_jobs(const device_pass *pass, device_weights *const *weights, uint64_t count,
+                          pack_job *jobs) {
     uint64_t found = 0;
     for (uint64_t i = 0; i < count; ++i)
         for (layout *entry = weights[i]->layouts; entry; entry = entry->next)

@@ -1,13 +1,13 @@
 /*
- * linear.c: x · Wᵀ + b by oneDNN's matmul, with what follows it (residual, activation, GEGLU) while the slice is in
- * the cache. A call is cut into slices of rows, or, where rows are few and weights many, into chunks of columns, so
- * that the weights are read once.
+ * linear.c: x · Wᵀ + b by oneDNN's matmul, with what follows it (residual, activation, GEGLU) while the slice
+ * is in the cache. A call is cut into slices of rows, or, where rows are few and weights many, into chunks of
+ * columns, so that the weights are read once.
  */
 #include "plugin/cpu/ops/cpu.h"
 
 enum { WEIGHTS_AXIS = 1 }; /* output channels in the (in, out) matrix */
 
-static const int64_t TASK_FLOPS = 1000000;       /* below about 10 µs a task costs more to hand out than it does */
+static const int64_t TASK_FLOPS = 2000000; /* below about 10 µs a task costs more to hand out than it does */
 static const int64_t LARGE_WEIGHTS = 512 * 1024; /* bytes: not worth reading again for fewer than 64 rows */
 
 /* What one call's tasks share. */
@@ -50,7 +50,8 @@ static void cut(product_plan *plan, int64_t rows, int64_t in, int64_t columns, i
         plan->rows = rows;
 }
 
-static dnnl_status_t describe(primitive_shape *shape, int64_t rows, int64_t in, int64_t columns, int32_t accumulate) {
+static dnnl_status_t describe(primitive_shape *shape, int64_t rows, int64_t in, int64_t columns,
+                              int32_t accumulate) {
     dnnl_dims_t src = {rows, in}, weights = {in, columns}, bias = {1, columns}, dst = {rows, columns};
     memset(shape, 0, sizeof *shape);
     shape->accumulate = accumulate;
@@ -81,8 +82,8 @@ static attune_code plan_rows(device *dev, device_weights *weights, product_plan 
     return ATTUNE_OK;
 }
 
-static attune_code plan_chunks(device *dev, device_weights *weights, product_plan *plan, int64_t rows, int64_t columns,
-                               int *fits, attune_error *error) {
+static attune_code plan_chunks(device *dev, device_weights *weights, product_plan *plan, int64_t rows,
+                               int64_t columns, int *fits, attune_error *error) {
     const char *name = weights->layer.name;
     primitive_shape shape;
     primitive whole;
@@ -111,8 +112,8 @@ static attune_code plan_chunks(device *dev, device_weights *weights, product_pla
     return ATTUNE_OK;
 }
 
-static attune_code make_plan(device *dev, device_weights *weights, const device_linear *args, const int64_t key[PLAN_KEYS],
-                             product_plan **out, attune_error *error) {
+static attune_code make_plan(device *dev, device_weights *weights, const device_linear *args,
+                             const int64_t key[PLAN_KEYS], product_plan **out, attune_error *error) {
     int32_t geglu = args->activation == DEVICE_GEGLU;
     product_plan *plan;
     attune_code code = layer_plan_new(dev, weights, key, &plan, error);
@@ -168,8 +169,8 @@ static attune_code row_slice(void *context, uint64_t task, uint32_t worker, attu
     if (code != ATTUNE_OK)
         return code;
     if (geglu)
-        c->dev->kernels->geglu(product, c->weights->out, product + c->outputs, c->weights->out, rows, c->outputs, out,
-                               c->outputs);
+        c->dev->kernels->geglu(product, c->weights->out, product + c->outputs, c->weights->out, rows,
+                               c->outputs, out, c->outputs);
     else
         activate(c->dev->kernels, args->activation, out, count);
     return ATTUNE_OK;
@@ -187,15 +188,16 @@ static attune_code column_chunk(void *context, uint64_t task, uint32_t worker, a
     int halves = args->activation == DEVICE_GEGLU ? 2 : 1;
     for (int half = 0; half < halves; ++half) {
         int64_t column = first + half * c->outputs;
-        primitive_memory memory = {args->x, layer_packed(kind, WEIGHTS_AXIS, column), c->weights->bias + column,
-                                   product + half * count, scratch};
+        primitive_memory memory = {args->x, layer_packed(kind, WEIGHTS_AXIS, column),
+                                   c->weights->bias + column, product + half * count, scratch};
         attune_code code = primitive_run(c->dev, &kind->run, &memory, c->weights->layer.name, error);
         if (code != ATTUNE_OK)
             return code;
     }
     float *out = args->out + first;
     if (halves == 2) {
-        c->dev->kernels->geglu(product, columns, product + count, columns, args->rows, columns, out, c->outputs);
+        c->dev->kernels->geglu(product, columns, product + count, columns, args->rows, columns, out,
+                               c->outputs);
         return ATTUNE_OK;
     }
     activate(c->dev->kernels, args->residual ? DEVICE_IDENTITY : args->activation, product, count);
@@ -225,8 +227,8 @@ attune_code cpu_linear(device *dev, device_pass *pass, device_weights *weights, 
     product_plan *plan = layer_plan(weights, key);
     if (!plan) {
         if (!pass->planning)
-            return attune_fail(error, ATTUNE_INTERNAL, SAMPLER_DOMAIN, weights->layer.name, "'%s' was not planned",
-                               weights->layer.name);
+            return attune_fail(error, ATTUNE_INTERNAL, SAMPLER_DOMAIN, weights->layer.name,
+                               "'%s' was not planned", weights->layer.name);
         attune_code code = make_plan(dev, weights, args, key, &plan, error);
         if (code != ATTUNE_OK)
             return code;

@@ -1,9 +1,9 @@
 /*
  * norms.c: group normalisation (Wu & He 2018) and layer normalisation (Ba et al. 2016).
  *
- * Group norm's sums: per channel over fixed blocks of pixels in float (rows in groups of four, ascending), the blocks
- * ascending in double, then the group's channels ascending in double; mean first, then squared differences. Blocks
- * depend on the shape only, so any number of threads gives the same bits.
+ * Group norm's sums: per channel over fixed blocks of pixels in float (rows in groups of four, ascending),
+ * the blocks ascending in double, then the group's channels ascending in double; mean first, then squared
+ * differences. Blocks depend on the shape only, so any number of threads gives the same bits.
  */
 #include "plugin/cpu/ops/cpu.h"
 
@@ -40,7 +40,8 @@ static void sum_block(const group_context *c, int64_t image, int64_t block) {
     float *sums = c->partial + (image * c->blocks + block) * args->channels;
     memset(sums, 0, (size_t)args->channels * sizeof *sums);
     if (c->square)
-        c->dev->kernels->sum_squares(x, rows_of(c, block), args->channels, c->mean + image * args->channels, sums);
+        c->dev->kernels->sum_squares(x, rows_of(c, block), args->channels, c->mean + image * args->channels,
+                                     sums);
     else
         c->dev->kernels->sum(x, rows_of(c, block), args->channels, sums);
 }
@@ -48,9 +49,9 @@ static void sum_block(const group_context *c, int64_t image, int64_t block) {
 static void apply_block(const group_context *c, int64_t image, int64_t block) {
     const device_group_norm *args = c->args;
     int64_t start = (image * args->pixels + block * c->block) * args->channels;
-    c->dev->kernels->scale_shift(args->x + start, rows_of(c, block), args->channels, c->scale + image * args->channels,
-                                 c->shift + image * args->channels, args->activation == DEVICE_SILU,
-                                 args->out + start);
+    c->dev->kernels->scale_shift(args->x + start, rows_of(c, block), args->channels,
+                                 c->scale + image * args->channels, c->shift + image * args->channels,
+                                 args->activation == DEVICE_SILU, args->out + start);
 }
 
 /* The channels' sums over all blocks, then each group's mean of them. */
@@ -141,7 +142,8 @@ static attune_code run_large(group_context *c, const attune_stream *stream, attu
     return run_tasks(c->dev, stream, tasks, apply_task, c, error);
 }
 
-attune_code cpu_group_norm(device *dev, device_pass *pass, const device_group_norm *args, attune_error *error) {
+attune_code cpu_group_norm(device *dev, device_pass *pass, const device_group_norm *args,
+                           attune_error *error) {
     group_context c = {.dev = dev, .args = args, .block = block_pixels(args)};
     c.blocks = divide_up(args->pixels, c.block);
     uint64_t row = (uint64_t)(args->batch * args->channels);
@@ -172,12 +174,13 @@ static attune_code layer_task(void *context, uint64_t task, uint32_t worker, att
     (void)worker;
     (void)error;
     rows = rows < c->block ? rows : c->block;
-    c->dev->kernels->layer_norm(args->x + first * args->channels, rows, args->channels, args->eps, args->scale,
-                                args->shift, args->out + first * args->channels);
+    c->dev->kernels->layer_norm(args->x + first * args->channels, rows, args->channels, args->eps,
+                                args->scale, args->shift, args->out + first * args->channels);
     return ATTUNE_OK;
 }
 
-attune_code cpu_layer_norm(device *dev, device_pass *pass, const device_layer_norm *args, attune_error *error) {
+attune_code cpu_layer_norm(device *dev, device_pass *pass, const device_layer_norm *args,
+                           attune_error *error) {
     if (pass->planning)
         return ATTUNE_OK;
     layer_context c = {dev, args, divide_up(BLOCK_ELEMENTS, args->channels)};

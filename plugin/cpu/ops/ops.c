@@ -65,8 +65,8 @@ static void release(device *dev, void *memory) {
     services_free(&dev->host, memory);
 }
 
-static attune_code copy(device *dev, const attune_stream *stream, float *to, const float *from, uint64_t count,
-                        attune_error *error) {
+static attune_code copy(device *dev, const attune_stream *stream, float *to, const float *from,
+                        uint64_t count, attune_error *error) {
     (void)dev;
     (void)stream;
     (void)error;

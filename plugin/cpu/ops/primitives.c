@@ -1,7 +1,7 @@
 /*
- * primitives.c: oneDNN primitives run by one thread each. oneDNN 2.6 of Debian threads by libgomp; its thread count
- * is a per-thread setting, which is 1 while a primitive is made or runs and put back after it, so that a host that
- * uses OpenMP itself sees no change.
+ * primitives.c: oneDNN primitives run by one thread each. oneDNN 2.6 of Debian threads by libgomp; its thread
+ * count is a per-thread setting, which is 1 while a primitive is made or runs and put back after it, so that
+ * a host that uses OpenMP itself sees no change.
  */
 #include "plugin/cpu/ops/cpu.h"
 
@@ -11,11 +11,12 @@ extern void omp_set_num_threads(int count);
 
 attune_code primitive_fail(attune_error *error, const char *where, const char *what, dnnl_status_t status) {
     attune_code code = status == dnnl_out_of_memory ? ATTUNE_RESOURCE_EXHAUSTED : ATTUNE_INTERNAL;
-    attune_code result = attune_fail(error, code, SAMPLER_DOMAIN, where, "oneDNN could not %s for '%s' (%s)", what, where,
-                                     status == dnnl_out_of_memory     ? "out of memory"
-                                     : status == dnnl_unimplemented   ? "not implemented"
-                                     : status == dnnl_invalid_arguments ? "invalid arguments"
-                                                                      : "runtime error");
+    attune_code result =
+        attune_fail(error, code, SAMPLER_DOMAIN, where, "oneDNN could not %s for '%s' (%s)", what, where,
+                    status == dnnl_out_of_memory       ? "out of memory"
+                    : status == dnnl_unimplemented     ? "not implemented"
+                    : status == dnnl_invalid_arguments ? "invalid arguments"
+                                                       : "runtime error");
     if (error)
         error->native_code = (int32_t)status;
     return result;
@@ -47,9 +48,9 @@ static dnnl_status_t make_desc(device *dev, const primitive_shape *shape, dnnl_p
         return status;
     if (shape->convolution) {
         dnnl_convolution_desc_t desc;
-        status = dnnl_convolution_forward_desc_init(&desc, dnnl_forward_inference, dnnl_convolution_direct, &shape->src,
-                                                    &shape->weights, &shape->bias, &shape->dst, shape->stride,
-                                                    shape->pad_low, shape->pad_high);
+        status = dnnl_convolution_forward_desc_init(&desc, dnnl_forward_inference, dnnl_convolution_direct,
+                                                    &shape->src, &shape->weights, &shape->bias, &shape->dst,
+                                                    shape->stride, shape->pad_low, shape->pad_high);
         if (status == dnnl_success)
             status = dnnl_primitive_desc_create(out, &desc, attributes, dev->engine, NULL);
     } else {
@@ -81,7 +82,8 @@ attune_code primitive_open(device *dev, const primitive_shape *shape, const char
     if (status == dnnl_success)
         return ATTUNE_OK;
     primitive_close(out);
-    return primitive_fail(error, where, shape->convolution ? "prepare a convolution" : "prepare a product", status);
+    return primitive_fail(error, where, shape->convolution ? "prepare a convolution" : "prepare a product",
+                          status);
 }
 
 void primitive_close(primitive *p) {
@@ -152,13 +154,15 @@ attune_code primitive_run(device *dev, const primitive *p, const primitive_memor
 }
 
 attune_code primitive_reorder(device *dev, const dnnl_memory_desc_t *from, const void *from_data,
-                              const dnnl_memory_desc_t *to, void *to_data, const char *where, attune_error *error) {
+                              const dnnl_memory_desc_t *to, void *to_data, const char *where,
+                              attune_error *error) {
     dnnl_primitive_desc_t desc = NULL;
     dnnl_primitive_t handle = NULL;
     arguments args = {0};
     int threads = omp_get_max_threads();
     omp_set_num_threads(1);
-    dnnl_status_t status = dnnl_reorder_primitive_desc_create(&desc, from, dev->engine, to, dev->engine, NULL);
+    dnnl_status_t status =
+        dnnl_reorder_primitive_desc_create(&desc, from, dev->engine, to, dev->engine, NULL);
     if (status == dnnl_success)
         status = dnnl_primitive_create(&handle, desc);
     omp_set_num_threads(threads);

@@ -1,6 +1,6 @@
 /*
- * rearrange.c: operations that move values: nearest upsampling, joining of channels, token lookup, and activations
- * that stand alone.
+ * rearrange.c: operations that move values: nearest upsampling, joining of channels, token lookup, and
+ * activations that stand alone.
  */
 #include "plugin/cpu/ops/cpu.h"
 
@@ -125,10 +125,11 @@ static attune_code activate_task(void *context, uint64_t task, uint32_t worker, 
 attune_code cpu_activate(device *dev, device_pass *pass, device_activation activation, const float *x,
                          uint64_t count, float *out, attune_error *error) {
     if (activation != DEVICE_SILU && activation != DEVICE_GELU && activation != DEVICE_QUICK_GELU)
-        return attune_fail(error, ATTUNE_INVALID_ARGUMENT, SAMPLER_DOMAIN, "activate", "activation %d stands not alone",
-                           (int)activation);
+        return attune_fail(error, ATTUNE_INVALID_ARGUMENT, SAMPLER_DOMAIN, "activate",
+                           "activation %d stands not alone", (int)activation);
     if (pass->planning)
         return ATTUNE_OK;
     activate_context c = {dev->kernels, activation, x, count, out};
-    return run_tasks(dev, pass->stream, (count + BLOCK_ELEMENTS - 1) / BLOCK_ELEMENTS, activate_task, &c, error);
+    return run_tasks(dev, pass->stream, (count + BLOCK_ELEMENTS - 1) / BLOCK_ELEMENTS, activate_task, &c,
+                     error);
 }

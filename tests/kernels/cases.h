@@ -1,0 +1,71 @@
+/*
+ * tests/kernels/cases.h: attention problems with arrays made for them, and the one place where a kernel's
+ * bits are compared with the reference's.
+ */
+#ifndef ATTUNE_TEST_KERNELS_CASES_H
+#define ATTUNE_TEST_KERNELS_CASES_H
+
+#include "kernels/attention.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+enum { LAYOUT_BHND, LAYOUT_BNHD, LAYOUT_PADDED, LAYOUT_PACKED, LAYOUTS };
+
+/* What is sown into the inputs. */
+enum {
+    SOW_NAN_Q = 1,
+    SOW_NAN_K = 2,
+    SOW_NAN_V = 4,
+    SOW_INF_Q = 8,
+    SOW_INF_K = 16,
+    SOW_INF_V = 32,
+    SOW_MINUS_ZERO = 64,
+    SOW_SUBNORMAL = 128,
+    SOW_HUGE = 256,
+    SOW_MASK = 512, /* -inf, -FLT_MAX, +inf, NaN in a float mask */
+    SOW_MASKED_ROWS = 1024,
+    SOW_BITS = 11
+};
+
+typedef struct attention_case {
+    int64_t batch, heads_q, heads_kv, n_q, n_k, d_qk, d_v;
+    int layout;
+    int mask_kind;
+    unsigned mask_axes; /* bit i: the mask varies along axis i; else its stride is 0 */
+    int causal;
+    float scale;
+    float amplitude; /* queries lie in +-amplitude, keys and values in +-1 */
+    unsigned sow;
+    uint64_t seed;
+} attention_case;
+
+/* Arrays of a case. `out` is filled with a pattern that no kernel writes, gaps and margins included. */
+typedef struct attention_arrays {
+    attune_attention_f32 args;
+    float *q, *k, *v, *out;
+    void *mask;
+    size_t out_floats;
+    float *out_base; /* whole allocation */
+} attention_arrays;
+
+uint64_t random_next(uint64_t *state);
+float random_float(uint64_t *state); /* in [-1, 1) */
+int64_t random_int(uint64_t *state, int64_t low, int64_t high);
+attention_case random_case(uint64_t seed);
+
+attention_arrays arrays_make(const attention_case *c);
+void arrays_reset_out(attention_arrays *a);
+void arrays_free(attention_arrays *a);
+
+/* Run every task, the last first, in a workspace full of NaN between guard bytes; fails the test where a
+ * guard is hurt. */
+void run_kernel(const attune_attention_f32_kernel *kernel, const attune_attention_f32 *args);
+
+/* Kernels of this processor, by attune_cpu_isa; NULL beyond what it has. */
+const attune_attention_f32_kernel *kernel_at(int isa);
+
+/* The whole output, gaps and margins included, of every kernel this processor has against the reference's. */
+void compare_case(const attention_case *c);
+
+#endif

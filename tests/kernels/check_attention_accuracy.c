@@ -1,0 +1,185 @@
+/* tests/kernels/check_attention_accuracy.c: the arithmetic is right, not only equal: against a softmax in
+ * double precision and against the golden files. */
+#include "attune/tensor.h"
+#include "sample_host/npy.h"
+#include "tests/kernels/cases.h"
+#include "tests/kernels/suite.h"
+
+#include <jansson.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* The product of k and q for row i and key j of a head, and the sum of its terms' magnitudes. */
+static double product(const attune_attention_f32 *a, const float *q, const float *k, double *magnitude) {
+    double sum = 0.0;
+    *magnitude = 0.0;
+    for (int64_t d = 0; d < a->d_qk; ++d) {
+        sum += (double)q[d] * (double)k[d];
+        *magnitude += fabs((double)q[d] * (double)k[d]);
+    }
+    return sum;
+}
+
+/* softmax(scale q kT + mask) v of one row in double, the maximum subtracted; returns the error that float
+ * scores explain. */
+static double attend_in_double(const attune_attention_f32 *a, int64_t b, int64_t h, int64_t i, double *out) {
+    const double scale = a->scale != 0.0f ? (double)a->scale : 1.0 / sqrt((double)a->d_qk);
+    const int64_t kv = h / (a->heads_q / a->heads_kv);
+    const float *q = a->q + b * a->stride_q[0] + h * a->stride_q[1] + i * a->stride_q[2];
+    double *s = malloc((size_t)a->n_k * sizeof *s);
+    ck_assert_ptr_nonnull(s);
+    double most = -INFINITY, sum = 0.0, error = 0.0;
+    for (int64_t j = 0; j < a->n_k; ++j) {
+        const float *k = a->k + b * a->stride_k[0] + kv * a->stride_k[1] + j * a->stride_k[2];
+        const int64_t at =
+            b * a->stride_mask[0] + h * a->stride_mask[1] + i * a->stride_mask[2] + j * a->stride_mask[3];
+        double magnitude;
+        s[j] = scale * product(a, q, k, &magnitude);
+        if (a->mask_kind == ATTUNE_KERNEL_MASK_FLOAT)
+            s[j] += (double)((const float *)a->mask)[at];
+        if ((a->mask_kind == ATTUNE_KERNEL_MASK_BOOL && !((const uint8_t *)a->mask)[at]) ||
+            (a->causal && j > i + a->n_k - a->n_q))
+            s[j] = -INFINITY;
+        most = s[j] > most ? s[j] : most;
+        error = fabs(scale) * magnitude > error ? fabs(scale) * magnitude : error;
+    }
+    for (int64_t c = 0; c < a->d_v; ++c)
+        out[c] = 0.0;
+    for (int64_t j = 0; j < a->n_k && most > -INFINITY; ++j) {
+        const float *v = a->v + b * a->stride_v[0] + kv * a->stride_v[1] + j * a->stride_v[2];
+        const double p = exp(s[j] - most);
+        sum += p;
+        for (int64_t c = 0; c < a->d_v; ++c)
+            out[c] += p * (double)v[c];
+    }
+    for (int64_t c = 0; c < a->d_v && sum > 0.0; ++c)
+        out[c] /= sum;
+    free(s);
+    return error;
+}
+
+/*
+ * Values lie in [-1, 1]. 1e-5: sums of at most 200 weights, each step off by 2^-24, plus exp2's 0.8 ulp, stay
+ * below 2e-5 / 2 even where every rounding falls one way. To it comes what float scores cost: a score of
+ * magnitude m is off by up to (d + 3) 2^-24 m, in practice its square root's, and moves its weight by that
+ * share; 8 of 2^-24 is more than was ever seen.
+ */
+static void compare_in_double(const attention_case *c) {
+    attention_arrays a = arrays_make(c);
+    double *want = malloc((size_t)c->d_v * sizeof *want);
+    ck_assert_ptr_nonnull(want);
+    for (int isa = 0; isa <= 2 && kernel_at(isa); ++isa) {
+        arrays_reset_out(&a);
+        run_kernel(kernel_at(isa), &a.args);
+        for (int64_t row = 0; row < c->batch * c->heads_q * c->n_q; ++row) {
+            const int64_t i = row % c->n_q, h = row / c->n_q % c->heads_q, b = row / c->n_q / c->heads_q;
+            const double tolerance = 1e-5 + 8.0 * 0x1p-24 * attend_in_double(&a.args, b, h, i, want);
+            const float *got =
+                a.out + b * a.args.stride_out[0] + h * a.args.stride_out[1] + i * a.args.stride_out[2];
+            for (int64_t d = 0; d < c->d_v; ++d) {
+                const double error = fabs((double)got[d] - want[d]);
+                if (!(error <= tolerance))
+                    ck_abort_msg("seed %lu row %ld channel %ld: %g, in double %g (+-%g)",
+                                 (unsigned long)c->seed, (long)row, (long)d, (double)got[d], want[d],
+                                 tolerance);
+            }
+        }
+    }
+    free(want);
+    arrays_free(&a);
+}
+
+START_TEST(in_double) {
+    for (uint64_t seed = 0; seed < 60; ++seed) {
+        attention_case c = random_case(5000 + seed);
+        compare_in_double(&c);
+    }
+}
+END_TEST
+
+static npy_array read_array(const char *name) {
+    char path[1024];
+    attune_error error;
+    npy_array array;
+    const char *source = getenv("ATTUNE_SOURCE");
+    (void)snprintf(path, sizeof path, "%s/tests/golden/data/%s", source ? source : ".", name);
+    memset(&array, 0, sizeof array);
+    ck_assert_msg(npy_read(path, &array, &error) == ATTUNE_OK, "%s", error.message);
+    ck_assert_int_eq(array.tensor.ndim, 4);
+    return array;
+}
+
+static void copy_stride(int64_t to[4], const attune_tensor *from) {
+    for (int i = 0; i < 4; ++i)
+        to[i] = from->shape[i] == 1 ? 0 : from->stride[i];
+}
+
+/* 1e-5 where scores stay below about 20, and as above for larger ones: the files were computed in double,
+ * then rounded. */
+static void compare_with_file(const json_t *one) {
+    const json_t *files = json_object_get(one, "files"), *mask_name = json_object_get(files, "mask");
+    npy_array q = read_array(json_string_value(json_object_get(files, "q")));
+    npy_array k = read_array(json_string_value(json_object_get(files, "k")));
+    npy_array v = read_array(json_string_value(json_object_get(files, "v")));
+    npy_array want = read_array(json_string_value(json_object_get(files, "out"))), mask;
+    memset(&mask, 0, sizeof mask);
+    attune_attention_f32 a;
+    memset(&a, 0, sizeof a);
+    a.batch = q.tensor.shape[0], a.heads_q = q.tensor.shape[1], a.heads_kv = k.tensor.shape[1];
+    a.n_q = q.tensor.shape[2], a.n_k = k.tensor.shape[2], a.d_qk = q.tensor.shape[3],
+    a.d_v = v.tensor.shape[3];
+    a.q = q.tensor.data, a.k = k.tensor.data, a.v = v.tensor.data;
+    memcpy(a.stride_q, q.tensor.stride, sizeof a.stride_q);
+    memcpy(a.stride_k, k.tensor.stride, sizeof a.stride_k);
+    memcpy(a.stride_v, v.tensor.stride, sizeof a.stride_v);
+    memcpy(a.stride_out, want.tensor.stride, sizeof a.stride_out);
+    a.scale = (float)json_number_value(json_object_get(one, "scale"));
+    a.causal = json_is_true(json_object_get(one, "causal"));
+    if (json_is_string(mask_name)) {
+        mask = read_array(json_string_value(mask_name));
+        a.mask = mask.tensor.data;
+        a.mask_kind = mask.tensor.dtype.bits == 8 ? ATTUNE_KERNEL_MASK_BOOL : ATTUNE_KERNEL_MASK_FLOAT;
+        copy_stride(a.stride_mask, &mask.tensor);
+    }
+    const size_t count = (size_t)(a.batch * a.heads_q * a.n_q * a.d_v);
+    float *out = malloc(count * sizeof *out);
+    ck_assert_ptr_nonnull(out);
+    a.out = out;
+    const double most = json_number_value(json_object_get(one, "max_abs_score"));
+    ck_assert(most > 0.0);
+    ck_assert(attune_dtype_equal(want.tensor.dtype, ATTUNE_F32));
+    for (int isa = 0; isa <= 2 && kernel_at(isa); ++isa) {
+        run_kernel(kernel_at(isa), &a);
+        for (size_t i = 0; i < count; ++i) {
+            const double expected = (double)((const float *)want.tensor.data)[i],
+                         error = fabs((double)out[i] - expected);
+            if (!(error <= 1e-5 + 8.0 * 0x1p-24 * 4.0 * most))
+                ck_abort_msg("%s, %s, float %zu: %g, the file has %g",
+                             json_string_value(json_object_get(one, "stem")), kernel_at(isa)->isa, i,
+                             (double)out[i], expected);
+        }
+    }
+    free(out);
+    npy_free(&q), npy_free(&k), npy_free(&v), npy_free(&want), npy_free(&mask);
+}
+
+START_TEST(golden_files) {
+    char path[1024];
+    const char *source = getenv("ATTUNE_SOURCE");
+    (void)snprintf(path, sizeof path, "%s/tests/golden/data/attention_cases.json", source ? source : ".");
+    json_t *all = json_load_file(path, 0, NULL);
+    ck_assert_msg(json_array_size(all) >= 9, "%s: not the list of cases", path);
+    for (size_t i = 0; i < json_array_size(all); ++i)
+        compare_with_file(json_array_get(all, i));
+    json_decref(all);
+}
+END_TEST
+
+TCase *attention_accuracy_cases(void) {
+    TCase *cases = tcase_create("attention accuracy");
+    tcase_add_test(cases, in_double);
+    tcase_add_test(cases, golden_files);
+    return cases;
+}

@@ -1,0 +1,21 @@
+/* tests/kernels/main.c: runs the tests of kernels/ and of the plugin attune-cpu. */
+#include "tests/kernels/suite.h"
+
+#include <stdlib.h>
+
+int main(void) {
+    TCase *(*const cases[])(void) = {exp2_cases,          attention_bits_cases, attention_accuracy_cases,
+                                     compilers_cases,     dispatch_cases,       plugin_attention_cases,
+                                     plugin_device_cases, memory_cases,         math_f64_cases};
+    Suite *suite = suite_create("kernels");
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; ++i) {
+        TCase *made = cases[i]();
+        tcase_set_timeout(made, 0); /* a slow machine is not a failure */
+        suite_add_tcase(suite, made);
+    }
+    SRunner *runner = srunner_create(suite);
+    srunner_run_all(runner, CK_NORMAL);
+    const int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}
