@@ -17,7 +17,7 @@ PACKAGES := libjansson-dev nettle-dev libpopt-dev libpng-dev libdnnl-dev libutf8
 WARN     := -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla
 OPT      ?= -O2
 CFLAGS   ?= -g
-CPPFLAGS += -D_GNU_SOURCE -DATTUNE_VERSION='"$(VERSION)"' -Ihost_api -I.
+CPPFLAGS += -D_GNU_SOURCE -DATTUNE_VERSION='"$(VERSION)"' -DATTUNE_PLUGIN_DIR='"$(PREFIX)/lib/attune"' -Ihost_api -I.
 ALL_CFLAGS = -std=c11 $(WARN) $(OPT) -fPIC -fvisibility=hidden -ffp-contract=off -fno-math-errno -pthread -MMD -MP $(CPPFLAGS) $(CFLAGS)
 LDFLAGS  += -Wl,-z,noexecstack -Wl,-z,relro -Wl,-z,now -Wl,--as-needed -pthread
 ifdef SAN
@@ -149,4 +149,5 @@ check-$(1): $(B)/tests/$(1)/check $(FIXTURES) $(B)/manifest.json $(B)/sample_hos
 endef
 $(foreach s,$(SUITES),$(eval $(call suite_rule,$(s))))
 
+-include tests/fuzz/rules.mk
 -include $(shell find $(B)/obj -name '*.d' 2>/dev/null)

@@ -401,8 +401,11 @@ static void hint_who(const choosing *in, attune_error *error) {
                            one->info->name, one->generation->id, needs);
         }
     }
+    const attune_generation *refused = attune_snapshot_refused(in->snapshot);
     if (*text)
         attune_hint(error, "%s", text);
+    else if (!in->count && refused)
+        attune_hint(error, "%s was refused: %s", refused->id, refused->refused);
     else if (!in->count)
         attune_hint(error, "load a plugin: --plugin MANIFEST or ATTUNE_PLUGIN_PATH");
     else

@@ -28,7 +28,11 @@ static attune_code choose_sampler(attune *host, const attune_wish *wish, attune_
     attune_snapshot *snapshot = attune_snapshot_acquire(host);
     attune_code code = attune_fail(error, ATTUNE_UNAVAILABLE, ATTUNE_DOMAIN, "attune_model_open",
                                    "no sampler plugin is loaded");
-    attune_hint(error, "load a plugin with the interface %s", ATTUNE_SAMPLER_INTERFACE);
+    const attune_generation *refused = attune_snapshot_refused(snapshot);
+    if (refused)
+        attune_hint(error, "%s was refused: %s", refused->id, refused->refused);
+    else
+        attune_hint(error, "load a plugin with the interface %s", ATTUNE_SAMPLER_INTERFACE);
     for (uint32_t i = 0; i < snapshot->count && code; ++i) {
         attune_generation *generation = snapshot->generation[i];
         const attune_sampler_info *info = &generation->sampler_info;

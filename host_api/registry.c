@@ -220,3 +220,10 @@ attune_code attune_snapshot_sampler(const attune_snapshot *snapshot, uint32_t i,
                 : attune_struct_out(out, &snapshot->generation[i]->sampler_info, sizeof *out,
                                     "attune_sampler_info", error);
 }
+
+const attune_generation *attune_snapshot_refused(const attune_snapshot *snapshot) {
+    for (uint32_t i = 0; i < snapshot->count; ++i)
+        if (atomic_load(&snapshot->generation[i]->state) == ATTUNE_STATE_REFUSED)
+            return snapshot->generation[i];
+    return NULL;
+}

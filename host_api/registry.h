@@ -87,6 +87,9 @@ void attune_registry_close(attune *host);
 /* [main] Free the registry itself, after close. */
 void attune_registry_free(attune_registry *registry);
 
+/* [any] The first library that was refused, to name it where something is missing; NULL = none. */
+const attune_generation *attune_snapshot_refused(const attune_snapshot *snapshot);
+
 /* [any] A cleared generation with the next number, holding the host, with one lease that is the caller's;
  * NULL when memory is out. */
 attune_generation *attune_generation_new(attune *host);

@@ -6,6 +6,6 @@ for tool in clang-format clang-tidy; do
 done
 git ls-files '*.c' '*.h' | xargs clang-format --dry-run -Werror
 git ls-files 'host_api/*.c' 'sample_host/*.c' 'plugin/*.c' 'kernels/reference/*.c' 'tools/*.c' 'examples/*.c' |
-    xargs clang-tidy --quiet --warnings-as-errors='*' \
+    xargs -n 1 -P 2 clang-tidy --quiet --warnings-as-errors='*' \
         --checks='-*,clang-analyzer-*,-clang-analyzer-security.insecureAPI.DeprecatedOrUnsafeBufferHandling,bugprone-*,-bugprone-easily-swappable-parameters,-bugprone-implicit-widening-of-multiplication-result,-bugprone-narrowing-conversions' \
         -- -std=c11 -D_GNU_SOURCE -DATTUNE_VERSION='"lint"' -Ihost_api -I.

@@ -2,7 +2,8 @@
  * attune/abi.h: version, error codes and the base rules of the contract between host and plugin.
  *
  * Rules that hold in every header of this folder (docs/abi.md numbers them and names their tests):
- *  - Public structs hold fixed-width integers, float, fixed arrays and pointers only; padding is explicit and 0.
+ *  - Public structs hold fixed-width integers, float, fixed arrays and pointers only; padding is explicit and
+ * 0.
  *  - Every struct that may grow starts with `struct_size`, filled by its author with sizeof. Inside one
  *    revision of an interface a struct only grows at its end; a reader uses no field beyond struct_size.
  *  - Reserved fields are 0; a callee refuses (INVALID_ARGUMENT) what is not.
@@ -29,8 +30,8 @@ extern "C" {
 #define ATTUNE_STATIC_ASSERT _Static_assert
 #endif
 
-/* The contract's version. 1 is a draft that may still break until CUDA attention has used it; then it is frozen
- * and newer headers keep speaking it (docs/abi.md, rule 1). */
+/* The contract's version. 1 is a draft that may still break until CUDA attention has used it; then it is
+ * frozen and newer headers keep speaking it (docs/abi.md, rule 1). */
 #define ATTUNE_ABI_VERSION 1u
 
 #define ATTUNE_EXPORT __attribute__((visibility("default")))
@@ -62,7 +63,8 @@ enum {
 #undef ATTUNE_CODE_ENUM
 };
 
-/* [any] The code's name, such as "NOT_FOUND"; "UNKNOWN" for a number that is none of the table. Static text. */
+/* [any] The code's name, such as "NOT_FOUND"; "UNKNOWN" for a number that is none of the table. Static text.
+ */
 static inline const char *attune_code_name(attune_code code) {
     switch (code) {
 #define ATTUNE_CODE_NAME(name, number, text)                                                                 \
@@ -90,10 +92,11 @@ typedef struct attune_error {
 } attune_error;
 ATTUNE_STATIC_ASSERT(sizeof(attune_error) == 832, "attune_error is part of the ABI");
 
-/* [any] Fill `error` (if not NULL) and return `code`, so that a failure is `return attune_fail(...)`. Text that
- * does not fit is cut. */
+/* [any] Fill `error` (if not NULL) and return `code`, so that a failure is `return attune_fail(...)`. Text
+ * that does not fit is cut. */
 __attribute__((format(printf, 5, 6))) static inline attune_code
-attune_fail(attune_error *error, attune_code code, const char *domain, const char *where, const char *format, ...) {
+attune_fail(attune_error *error, attune_code code, const char *domain, const char *where, const char *format,
+            ...) {
     if (error) {
         memset(error, 0, sizeof *error);
         error->code = code;
@@ -108,7 +111,8 @@ attune_fail(attune_error *error, attune_code code, const char *domain, const cha
 }
 
 /* [any] Add what the user can do to an error that attune_fail has filled. */
-__attribute__((format(printf, 2, 3))) static inline void attune_hint(attune_error *error, const char *format, ...) {
+__attribute__((format(printf, 2, 3))) static inline void attune_hint(attune_error *error, const char *format,
+                                                                     ...) {
     if (!error)
         return;
     va_list list;
@@ -117,7 +121,8 @@ __attribute__((format(printf, 2, 3))) static inline void attune_hint(attune_erro
     va_end(list);
 }
 
-/* Determinism classes, weakest first: each promises all that the ones before it promise (docs/arithmetic.md). */
+/* Determinism classes, weakest first: each promises all that the ones before it promise (docs/arithmetic.md).
+ */
 enum {
     ATTUNE_DETERMINISM_NONE = 0,       /* nothing is promised */
     ATTUNE_DETERMINISM_REPEATABLE = 1, /* same device, build, thread count: same bits, run after run */

@@ -1,11 +1,13 @@
 /*
- * attune/host.h: what an application links (libattune): load plugins, choose a backend per request and see why, run one
- * attention, make one picture. examples/host.c does all of it in about 60 lines.
+ * attune/host.h: what an application links (libattune): load plugins, choose a backend per request and see
+ * why, run one attention, make one picture. examples/host.c does all of it in about 60 lines.
  *
  * Order of calls: attune_open → attune_load… → any number of requests, from any threads → attune_close.
- * Ownership: every `out` handle is the caller's until its release/close call; every struct is the caller's memory;
- * no pointer into a plugin is ever handed out. A handle keeps (leases) the plugin generation that serves it.
- * Errors: each call returns an attune_code and fills `error` (may be NULL) with one line fit to show a user.
+ * Ownership: every `out` handle is the caller's until its release/close call; every struct is the caller's
+ * memory; no pointer into a plugin is ever handed out. A handle keeps (leases) the plugin generation that
+ * serves it. Structs: the caller sets `struct_size` in those that it passes in and in those that it wants
+ * filled. Errors: each call returns an attune_code and fills `error` (may be NULL) with one line fit to show
+ * a user.
  */
 #ifndef ATTUNE_HOST_H
 #define ATTUNE_HOST_H
@@ -25,10 +27,12 @@ typedef struct attune_session attune_session;   /* one batch being made */
 
 typedef struct attune_options {
     uint32_t struct_size;
-    uint32_t threads;         /* 0 = the CPUs that this process is allowed */
-    const char *plugin_dir;   /* where the application's own manifest.json lies; NULL = libattune's compiled-in folder */
-    const char *vocabulary;   /* folder with vocab.json and merges.txt for models without; NULL = none */
-    void (*log)(void *context, int32_t level, const char *domain, const char *message); /* NULL = silent; [any] */
+    uint32_t threads;       /* 0 = the CPUs that this process is allowed */
+    const char *plugin_dir; /* where the application's own manifest.json lies; NULL = libattune's compiled-in
+                               folder */
+    const char *vocabulary; /* folder with vocab.json and merges.txt for models without; NULL = none */
+    void (*log)(void *context, int32_t level, const char *domain,
+                const char *message); /* NULL = silent; [any]; must not call Attune */
     void *log_context;
 } attune_options;
 
@@ -37,12 +41,13 @@ ATTUNE_EXPORT attune_code attune_open(const attune_options *options, attune **ou
 /* [main] Retire every plugin and stop the threads. All handles must be closed before; NULL is allowed. */
 ATTUNE_EXPORT void attune_close(attune *host);
 
-/* [any] Load every library of one manifest that fits this machine. A library that is refused stays in the registry with
- * the reason. Blocks (reads, hashes, dlopen). Errors: the manifest itself is bad, or it names no library that loaded
- * (the first refusal is the error). */
+/* [any] Load every library of one manifest that fits this machine. A library that is refused stays in the
+ * registry with the reason. Blocks (reads, hashes, dlopen). Errors: the manifest itself is bad, or it names
+ * no library that loaded (the first refusal is the error). */
 ATTUNE_EXPORT attune_code attune_load(attune *host, const char *manifest_path, attune_error *error);
-/* [any] Search and load as docs/embed.md says: ATTUNE_PLUGIN_PATH, $XDG_DATA_HOME/attune/plugins.d, $XDG_DATA_DIRS/…,
- * options.plugin_dir. An id that is loaded already is skipped. Errors: NOT_FOUND where nothing was found at all. */
+/* [any] Search and load as docs/embed.md says: ATTUNE_PLUGIN_PATH, $XDG_DATA_HOME/attune/plugins.d,
+ * $XDG_DATA_DIRS/…, options.plugin_dir. An id that is loaded already is skipped. Errors: NOT_FOUND where
+ * nothing was found at all. */
 ATTUNE_EXPORT attune_code attune_load_default(attune *host, attune_error *error);
 
 /* ---- what is loaded ---- */
@@ -54,10 +59,10 @@ typedef struct attune_plugin_status {
     char id[64];
     char version[32];
     char vendor[64];
-    char path[512];      /* of the library's file */
-    char state[16];      /* "active", "refused", "retired" */
-    char refused[320];   /* why, or "" */
-    uint32_t devices;    /* counts for the calls below */
+    char path[512];    /* of the library's file */
+    char state[16];    /* "active", "refused", "retired" */
+    char refused[320]; /* why, or "" */
+    uint32_t devices;  /* counts for the calls below */
     uint32_t attention;
     uint32_t samplers;
     uint32_t reserved;
@@ -68,8 +73,8 @@ ATTUNE_EXPORT attune_snapshot *attune_snapshot_acquire(attune *host);
 ATTUNE_EXPORT void attune_snapshot_release(attune_snapshot *snapshot);
 ATTUNE_EXPORT uint32_t attune_snapshot_count(const attune_snapshot *snapshot);
 /* [any] Plugin i, and its j-th device, attention backend and sampler. Errors: OUT_OF_RANGE. */
-ATTUNE_EXPORT attune_code attune_snapshot_plugin(const attune_snapshot *snapshot, uint32_t i, attune_plugin_status *out,
-                                                 attune_error *error);
+ATTUNE_EXPORT attune_code attune_snapshot_plugin(const attune_snapshot *snapshot, uint32_t i,
+                                                 attune_plugin_status *out, attune_error *error);
 ATTUNE_EXPORT attune_code attune_snapshot_device(const attune_snapshot *snapshot, uint32_t i, uint32_t j,
                                                  attune_device_info *out, attune_error *error);
 ATTUNE_EXPORT attune_code attune_snapshot_attention(const attune_snapshot *snapshot, uint32_t i, uint32_t j,
@@ -79,17 +84,18 @@ ATTUNE_EXPORT attune_code attune_snapshot_sampler(const attune_snapshot *snapsho
 
 /* ---- choosing a backend ---- */
 
-/* What a request wants. Zeroed (but for struct_size) it is: automatic, the fastest, on the first device, no limits. */
+/* What a request wants. Zeroed (but for struct_size) it is: automatic, the fastest, on the first device, no
+ * limits. */
 typedef struct attune_wish {
     uint32_t struct_size;
-    int32_t determinism;      /* the lowest class that will do (ATTUNE_DETERMINISM_…) */
-    const char *attention;    /* backend name or alias; NULL = automatic */
-    uint32_t required;        /* 1: that backend or an error, never a fallback */
+    int32_t determinism;   /* the lowest class that will do (ATTUNE_DETERMINISM_…) */
+    const char *attention; /* backend name or alias; NULL = automatic */
+    uint32_t required;     /* 1: that backend or an error, never a fallback */
     uint32_t reserved;
-    const char *vendor;       /* hard filters; NULL or 0 = any */
+    const char *vendor; /* hard filters; NULL or 0 = any */
     const char *device;
-    uint64_t min_memory;      /* bytes of memory_total that the device must have */
-    uint64_t memory_limit;    /* bytes; 0 = any */
+    uint64_t min_memory;   /* bytes of memory_total that the device must have */
+    uint64_t memory_limit; /* bytes; 0 = any */
 } attune_wish;
 
 #define ATTUNE_MAX_CANDIDATES 32
@@ -107,70 +113,81 @@ typedef struct attune_candidate {
 
 typedef struct attune_choice {
     uint32_t struct_size;
-    int32_t determinism;  /* kept */
+    int32_t determinism; /* kept */
     char backend[32];
     char plugin[64];
-    char version[32];     /* of the plugin */
+    char version[32]; /* of the plugin */
     char arithmetic[32];
     char isa[32];
     uint64_t generation;
     uint64_t workspace;
-    char fallback[256];   /* "asked xformers, got sdp because …", or "" */
+    char fallback[256]; /* "asked xformers, got sdp because …", or "" */
     uint32_t candidates;
     uint32_t reserved;
     attune_candidate candidate[ATTUNE_MAX_CANDIDATES];
 } attune_choice;
 
-/* [any] A problem from views of the tensors: axes (batch, head, token, channel), mask broadcastable to (B, Hq, Nq, Nk) or NULL.
- * Everything else keeps its default: scale 0, not causal, class none, any budget, 1 worker.
- * Errors: INVALID_ARGUMENT where the shapes, types or devices do not fit together, with both shapes. */
-ATTUNE_EXPORT attune_code attune_attention_problem_init(attune_attention_problem *problem, const attune_tensor *q,
-                                                        const attune_tensor *k, const attune_tensor *v,
-                                                        const attune_tensor *mask, const attune_tensor *out,
-                                                        attune_error *error);
+/* [any] A problem from views of the tensors: axes (batch, head, token, channel), mask broadcastable to (B,
+ * Hq, Nq, Nk) or NULL. Everything else keeps its default: scale 0, not causal, class none, any budget, 1
+ * worker. Errors: INVALID_ARGUMENT where the shapes, types or devices do not fit together, with both shapes.
+ */
+ATTUNE_EXPORT attune_code attune_attention_problem_init(attune_attention_problem *problem,
+                                                        const attune_tensor *q, const attune_tensor *k,
+                                                        const attune_tensor *v, const attune_tensor *mask,
+                                                        const attune_tensor *out, attune_error *error);
 
-/* [any] Name asked for → hard filters (device, vendor, memory, dtype, mask, determinism, budget) → cost → priority → name.
- * `choice` (may be NULL) is filled on failure too, with every candidate's reason. `binding` (may be NULL: only ask).
- * The wish's determinism and memory_limit are written over the problem's. Errors: UNAVAILABLE no backend can serve (the
- * message names the nearest reason, the hint who could have); NOT_FOUND a required name that nobody offers. */
-ATTUNE_EXPORT attune_code attune_choose(attune *host, const attune_wish *wish, const attune_attention_problem *problem,
-                                        attune_choice *choice, attune_binding **binding, attune_error *error);
+/* [any] Name asked for → hard filters (device, vendor, memory, dtype, mask, determinism, budget) → cost →
+ * priority → name. `choice` (may be NULL) is filled on failure too, with every candidate's reason. `binding`
+ * (may be NULL: only ask). The wish's determinism and memory_limit are written over the problem's. Errors:
+ * UNAVAILABLE no backend can serve (the message names the nearest reason, the hint who could have); NOT_FOUND
+ * a required name that nobody offers. */
+ATTUNE_EXPORT attune_code attune_choose(attune *host, const attune_wish *wish,
+                                        const attune_attention_problem *problem, attune_choice *choice,
+                                        attune_binding **binding, attune_error *error);
 ATTUNE_EXPORT void attune_binding_release(attune_binding *binding);
-/* [any] Run a binding; the tensors must have the problem's shapes and strides. With workspace NULL the host provides it. */
+/* [any] Run a binding; the tensors must have the problem's shapes and strides. With workspace NULL the host
+ * provides it. */
 ATTUNE_EXPORT attune_code attune_attend(attune_binding *binding, const attune_attention_args *args,
-                                        const attune_stream *stream, const attune_control *control, attune_error *error);
+                                        const attune_stream *stream, const attune_control *control,
+                                        attune_error *error);
 
-/* [any] A stream for a device: on a CPU the host's pool with `threads` workers (0 = the host's). The caller destroys it. */
+/* [any] A stream for a device: on a CPU the host's pool with `threads` workers (0 = the host's). The caller
+ * destroys it. */
 ATTUNE_EXPORT attune_code attune_stream_create(attune *host, const attune_device_id *device, uint32_t threads,
                                                attune_stream *out, attune_error *error);
 ATTUNE_EXPORT void attune_stream_destroy(attune *host, attune_stream *stream);
-/* [any] The id of this machine's CPU as the loaded device plugin gives it. Errors: UNAVAILABLE no plugin drives it. */
+/* [any] The id of this machine's CPU as the loaded device plugin gives it. Errors: UNAVAILABLE no plugin
+ * drives it. */
 ATTUNE_EXPORT attune_code attune_cpu_device(attune *host, attune_device_id *out, attune_error *error);
 
 /* ---- pictures ---- */
 
-/* [any] Open a model with the first sampler that the wish's filters let through. Blocks. Errors: as sampler.h's model_open;
- * UNAVAILABLE where no sampler is loaded for the device. `control` may be NULL. */
+/* [any] Open a model with the first sampler that the wish's filters let through. Blocks. Errors: as
+ * sampler.h's model_open; UNAVAILABLE where no sampler is loaded for the device. `control` may be NULL. */
 ATTUNE_EXPORT attune_code attune_model_open(attune *host, const char *path, const attune_wish *wish,
-                                            const attune_control *control, attune_model **out, attune_error *error);
-ATTUNE_EXPORT attune_code attune_model_describe(attune_model *model, attune_model_info *out, attune_error *error);
+                                            const attune_control *control, attune_model **out,
+                                            attune_error *error);
+ATTUNE_EXPORT attune_code attune_model_describe(attune_model *model, attune_model_info *out,
+                                                attune_error *error);
 /* The plugin that serves the model. */
-ATTUNE_EXPORT attune_code attune_model_sampler(attune_model *model, attune_sampler_info *info, attune_plugin_status *plugin,
-                                               attune_error *error);
+ATTUNE_EXPORT attune_code attune_model_sampler(attune_model *model, attune_sampler_info *info,
+                                               attune_plugin_status *plugin, attune_error *error);
 ATTUNE_EXPORT void attune_model_close(attune_model *model);
 
 /* [any] Begin one batch: binds each attention problem by the wish, checks classes and memory. The larger of
- * request.determinism and wish.determinism is asked of every part. `choice` (may be NULL) is filled with that of the
- * problem with the most arithmetic, or on failure with the one that could not be made (candidates 0 where the
- * failure was another). Errors: as session_begin's and attune_choose's. */
-ATTUNE_EXPORT attune_code attune_session_open(attune_model *model, const attune_request *request, const attune_wish *wish,
-                                              attune_session **out, attune_session_plan *plan, attune_choice *choice,
+ * request.determinism and wish.determinism is asked of every part. `choice` (may be NULL) is filled with that
+ * of the problem with the most arithmetic, or on failure with the one that could not be made (candidates 0
+ * where the failure was another). Errors: as session_begin's and attune_choose's. */
+ATTUNE_EXPORT attune_code attune_session_open(attune_model *model, const attune_request *request,
+                                              const attune_wish *wish, attune_session **out,
+                                              attune_session_plan *plan, attune_choice *choice,
                                               attune_error *error);
 /* As sampler.h's session_step, session_preview, session_image; [session]. */
 ATTUNE_EXPORT attune_code attune_session_step(attune_session *session, const attune_control *control,
                                               attune_progress *progress, attune_error *error);
-ATTUNE_EXPORT attune_code attune_session_preview(attune_session *session, uint32_t index, const attune_control *control,
-                                                 attune_image *image, attune_error *error);
+ATTUNE_EXPORT attune_code attune_session_preview(attune_session *session, uint32_t index,
+                                                 const attune_control *control, attune_image *image,
+                                                 attune_error *error);
 ATTUNE_EXPORT attune_code attune_session_image(attune_session *session, uint32_t index, attune_image *image,
                                                attune_error *error);
 ATTUNE_EXPORT void attune_session_close(attune_session *session);
@@ -184,8 +201,8 @@ typedef struct attune_attention_record {
     attune_choice choice;
 } attune_attention_record;
 /* [session] Record i. Errors: OUT_OF_RANGE ends the list. */
-ATTUNE_EXPORT attune_code attune_session_attention(attune_session *session, uint32_t i, attune_attention_record *out,
-                                                   attune_error *error);
+ATTUNE_EXPORT attune_code attune_session_attention(attune_session *session, uint32_t i,
+                                                   attune_attention_record *out, attune_error *error);
 
 /* ---- memory ---- */
 
@@ -196,7 +213,8 @@ typedef struct attune_memory_usage {
     uint64_t peak;    /* the most so far */
 } attune_memory_usage;
 /* [any] Of one plugin id, or of all with NULL. */
-ATTUNE_EXPORT attune_code attune_memory(attune *host, const char *plugin, attune_memory_usage *out, attune_error *error);
+ATTUNE_EXPORT attune_code attune_memory(attune *host, const char *plugin, attune_memory_usage *out,
+                                        attune_error *error);
 
 #ifdef __cplusplus
 }

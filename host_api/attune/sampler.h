@@ -1,10 +1,11 @@
 /*
  * attune/sampler.h: interface "attune.sampler/1", a full text-to-image pipeline behind a step interface.
  *
- * model_open → session_begin (checks the request, says the plan) → session_step until `done` → session_image → session_close
- * → model_close. One step is one unit of work (the text encoder, one sampler step, one decoded image), so cancel,
- * preview, progress and swap points come for free. A sampler never sees an attention backend: at begin it binds
- * each of its attention problems through the binder, and later attends through it.
+ * model_open → session_begin (checks the request, says the plan) → session_step until `done` → session_image
+ * → session_close → model_close. One step is one unit of work (the text encoder, one sampler step, one
+ * decoded image), so cancel, preview, progress and swap points come for free. A sampler never sees an
+ * attention backend: at begin it binds each of its attention problems through the binder, and later attends
+ * through it.
  */
 #ifndef ATTUNE_SAMPLER_H
 #define ATTUNE_SAMPLER_H
@@ -21,7 +22,7 @@ typedef struct attune_sampler_info {
     uint32_t struct_size;
     int32_t determinism; /* the highest class that the sampler's own arithmetic keeps */
     attune_device_id device;
-    char name[32];        /* "stable-diffusion" */
+    char name[32]; /* "stable-diffusion" */
     char label[64];
     char vendor[32];
     char arithmetic[32];  /* arithmetic id of everything but attention */
@@ -35,12 +36,13 @@ enum { ATTUNE_LIST_SAMPLERS = 0, ATTUNE_LIST_SCHEDULERS = 1 };
 typedef struct attune_model_options {
     uint32_t struct_size;
     uint32_t reserved;
-    const char *vocabulary; /* folder with vocab.json and merges.txt for models that bring none; NULL = none */
+    const char
+        *vocabulary; /* folder with vocab.json and merges.txt for models that bring none; NULL = none */
 } attune_model_options;
 
 typedef struct attune_model_info {
     uint32_t struct_size;
-    uint32_t width;  /* pixels: the size that the model was made for */
+    uint32_t width; /* pixels: the size that the model was made for */
     uint32_t height;
     uint32_t size_multiple; /* width and height must be multiples of it */
     uint64_t weights_bytes; /* resident or mapped */
@@ -63,8 +65,8 @@ typedef struct attune_request {
     uint32_t steps;        /* 1 … 1000 */
     uint32_t width;        /* pixels, a multiple of 8; 0 = the model's */
     uint32_t height;
-    uint32_t batch_size;   /* ≥ 1 */
-    float cfg_scale;       /* classifier-free guidance (Ho & Salimans 2022); 1 = the prompt alone */
+    uint32_t batch_size; /* ≥ 1 */
+    float cfg_scale;     /* classifier-free guidance (Ho & Salimans 2022); 1 = the prompt alone */
     uint32_t reserved;
 } attune_request;
 ATTUNE_STATIC_ASSERT(sizeof(attune_request) == 80, "attune_request is part of the ABI");
@@ -82,25 +84,27 @@ typedef struct attune_binder {
     uint32_t reserved;
     void *context;
     /* Choose a backend for a problem. A refusal is an error whose message says why, and is passed on. */
-    attune_code (*bind)(void *context, const attune_attention_problem *problem, attune_bound *out, attune_error *error);
+    attune_code (*bind)(void *context, const attune_attention_problem *problem, attune_bound *out,
+                        attune_error *error);
     /* Run it; `args` must have the problem's shapes and strides. See attention.h for lifetimes. */
-    attune_code (*attend)(void *context, uint64_t binding, const attune_attention_args *args, const attune_stream *stream,
-                          const attune_control *control, attune_error *error);
+    attune_code (*attend)(void *context, uint64_t binding, const attune_attention_args *args,
+                          const attune_stream *stream, const attune_control *control, attune_error *error);
 } attune_binder;
 ATTUNE_STATIC_ASSERT(sizeof(attune_binder) == 32, "attune_binder is part of the ABI");
 
-/* What a begun session will take and promise. Bytes by part; their sum is within request.memory_limit + weights. */
+/* What a begun session will take and promise. Bytes by part; their sum is within request.memory_limit +
+ * weights. */
 typedef struct attune_session_plan {
     uint32_t struct_size;
-    int32_t determinism;   /* kept for the whole image: the lowest of all parts */
-    char limited_by[160];  /* the part that sets it */
-    uint64_t weights;      /* packed copies that the session makes the model hold, besides the mapped files */
+    int32_t determinism;  /* kept for the whole image: the lowest of all parts */
+    char limited_by[160]; /* the part that sets it */
+    uint64_t weights;     /* packed copies that the session makes the model hold, besides the mapped files */
     uint64_t activations;
-    uint64_t workspace;    /* the largest of the bindings' */
+    uint64_t workspace; /* the largest of the bindings' */
     uint32_t width;
     uint32_t height;
     uint32_t images;
-    uint32_t units;        /* how many session_step calls there are in all */
+    uint32_t units; /* how many session_step calls there are in all */
     uint64_t seed;
 } attune_session_plan;
 ATTUNE_STATIC_ASSERT(sizeof(attune_session_plan) == 216, "attune_session_plan is part of the ABI");
@@ -134,27 +138,30 @@ typedef struct attune_sampler_interface {
     attune_code (*describe)(void *instance, attune_sampler_info *out, attune_error *error);
     /* [any] The index-th name of a list (ATTUNE_LIST_…) into 64 bytes; OUT_OF_RANGE ends the list. */
     attune_code (*list)(void *instance, int32_t list, uint32_t index, char name[64]);
-    /* [any] Open a diffusers folder: configurations are read, weights mapped and checked. Blocks. The handle is
-     * immutable and may serve several sessions at once; the caller closes it after them. Errors: NOT_FOUND,
-     * DATA_LOSS (truncated), INVALID_ARGUMENT (missing tensors: the first three are named), UNIMPLEMENTED (another
-     * kind of model), RESOURCE_EXHAUSTED, CANCELLED. */
+    /* [any] Open a diffusers folder: configurations are read, weights mapped and checked. Blocks. The handle
+     * is immutable and may serve several sessions at once; the caller closes it after them. Errors:
+     * NOT_FOUND, DATA_LOSS (truncated), INVALID_ARGUMENT (missing tensors: the first three are named),
+     * UNIMPLEMENTED (another kind of model), RESOURCE_EXHAUSTED, CANCELLED. */
     attune_code (*model_open)(void *instance, const char *path, const attune_model_options *options,
                               const attune_stream *stream, const attune_control *control, void **model,
                               attune_error *error);
     attune_code (*model_describe)(void *model, attune_model_info *out, attune_error *error);
     void (*model_close)(void *model);
-    /* [any] Check a request, bind its attention, plan its memory. `binder` and `stream` must live until session_close.
-     * Errors: INVALID_ARGUMENT, NOT_FOUND (unknown sampler or scheduler, with the known ones), FAILED_PRECONDITION
-     * (determinism above what a part keeps: it is named), RESOURCE_EXHAUSTED (with the least that would do). */
+    /* [any] Check a request, bind its attention, plan its memory. `binder` and `stream` must live until
+     * session_close. Errors: INVALID_ARGUMENT, NOT_FOUND (unknown sampler or scheduler, with the known ones),
+     * FAILED_PRECONDITION (determinism above what a part keeps: it is named), RESOURCE_EXHAUSTED (with the
+     * least that would do). */
     attune_code (*session_begin)(void *model, const attune_request *request, const attune_binder *binder,
                                  const attune_stream *stream, void **session, attune_session_plan *plan,
                                  attune_error *error);
-    /* [session] One unit of work. After an error only session_close may follow; FAILED_PRECONDITION when all is done. */
+    /* [session] One unit of work. After an error only session_close may follow; FAILED_PRECONDITION when all
+     * is done. */
     attune_code (*session_step)(void *session, const attune_control *control, attune_progress *progress,
                                 attune_error *error);
-    /* [session] The present estimate of image `index` (the denoised latent decoded), after at least one sampler step. */
-    attune_code (*session_preview)(void *session, uint32_t index, const attune_control *control, attune_image *image,
-                                   attune_error *error);
+    /* [session] The present estimate of image `index` (the denoised latent decoded), after at least one
+     * sampler step. */
+    attune_code (*session_preview)(void *session, uint32_t index, const attune_control *control,
+                                   attune_image *image, attune_error *error);
     /* [session] Copy out image `index` when all is done. */
     attune_code (*session_image)(void *session, uint32_t index, attune_image *image, attune_error *error);
     void (*session_close)(void *session);

@@ -17,7 +17,13 @@ extern "C" {
 enum { ATTUNE_DEVICE_CPU = 1, ATTUNE_DEVICE_CUDA = 2, ATTUNE_DEVICE_OPENCL = 4 };
 
 /* DLPack's type codes (DLDataTypeCode). */
-enum { ATTUNE_TYPE_INT = 0, ATTUNE_TYPE_UINT = 1, ATTUNE_TYPE_FLOAT = 2, ATTUNE_TYPE_BFLOAT = 4, ATTUNE_TYPE_BOOL = 6 };
+enum {
+    ATTUNE_TYPE_INT = 0,
+    ATTUNE_TYPE_UINT = 1,
+    ATTUNE_TYPE_FLOAT = 2,
+    ATTUNE_TYPE_BFLOAT = 4,
+    ATTUNE_TYPE_BOOL = 6
+};
 
 /* An element type, laid out as DLDataType. */
 typedef struct attune_dtype {
@@ -34,7 +40,8 @@ typedef struct attune_dtype {
 /* Bits for sets of element types, as in attune_attention_info.dtypes. */
 enum { ATTUNE_DTYPE_BIT_F32 = 1, ATTUNE_DTYPE_BIT_F16 = 2, ATTUNE_DTYPE_BIT_BF16 = 4 };
 
-/* Which physical device: two are the same where type and UUID are equal (the index may differ per process). */
+/* Which physical device: two are the same where type and UUID are equal (the index may differ per process).
+ */
 typedef struct attune_device_id {
     int32_t type;
     int32_t index;
@@ -42,8 +49,8 @@ typedef struct attune_device_id {
 } attune_device_id;
 
 typedef struct attune_tensor {
-    void *data;               /* first element; NULL only where the tensor has no elements */
-    uint64_t bytes;           /* readable (writable) bytes from data on: what a callee checks strides against */
+    void *data;     /* first element; NULL only where the tensor has no elements */
+    uint64_t bytes; /* readable (writable) bytes from data on: what a callee checks strides against */
     attune_device_id device;
     attune_dtype dtype;
     int32_t ndim;
@@ -93,8 +100,8 @@ static inline int attune_device_same(const attune_device_id *a, const attune_dev
 }
 
 /* [any] A compact row-major view. `ndim` is 0…6 and the extents are ≥ 0, or the result has ndim −1. */
-static inline attune_tensor attune_tensor_view(void *data, attune_dtype dtype, attune_device_id device, int32_t ndim,
-                                               const int64_t *shape) {
+static inline attune_tensor attune_tensor_view(void *data, attune_dtype dtype, attune_device_id device,
+                                               int32_t ndim, const int64_t *shape) {
     attune_tensor tensor;
     memset(&tensor, 0, sizeof tensor);
     tensor.data = data;
@@ -105,7 +112,8 @@ static inline attune_tensor attune_tensor_view(void *data, attune_dtype dtype, a
     for (int32_t i = tensor.ndim - 1; i >= 0; --i) {
         tensor.shape[i] = shape[i];
         tensor.stride[i] = (int64_t)count;
-        if (shape[i] < 0 || __builtin_mul_overflow(count, (uint64_t)shape[i], &count) || count > INT64_MAX / 16) {
+        if (shape[i] < 0 || __builtin_mul_overflow(count, (uint64_t)shape[i], &count) ||
+            count > INT64_MAX / 16) {
             tensor.ndim = -1;
             return tensor;
         }
@@ -115,7 +123,8 @@ static inline attune_tensor attune_tensor_view(void *data, attune_dtype dtype, a
 }
 
 /* [any] Bytes from data to the end of the last element that the strides reach; 0 for no elements; UINT64_MAX
- * where that overflows or an extent or stride is negative. A callee refuses a tensor whose `bytes` is less. */
+ * where that overflows or an extent or stride is negative. A callee refuses a tensor whose `bytes` is less.
+ */
 static inline uint64_t attune_tensor_span(const attune_tensor *tensor) {
     uint64_t last = 0;
     if (tensor->ndim < 0 || tensor->ndim > ATTUNE_MAX_DIMS)
@@ -136,9 +145,11 @@ static inline uint64_t attune_tensor_span(const attune_tensor *tensor) {
     return bytes;
 }
 
-/* [any] View a DLTensor (its owner keeps it alive). `device.uuid` is the caller's to fill where it is not the CPU.
- * Errors: OUT_OF_RANGE more than 6 dimensions; INVALID_ARGUMENT negative extents or strides. */
-static inline attune_code attune_tensor_from_dlpack(const attune_dltensor *from, attune_tensor *out, attune_error *error) {
+/* [any] View a DLTensor (its owner keeps it alive). `device.uuid` is 0: the caller fills it in
+ * (attune_cpu_device of host.h gives this machine's CPU). Errors: OUT_OF_RANGE more than 6 dimensions;
+ * INVALID_ARGUMENT negative extents or strides. */
+static inline attune_code attune_tensor_from_dlpack(const attune_dltensor *from, attune_tensor *out,
+                                                    attune_error *error) {
     attune_device_id device;
     memset(&device, 0, sizeof device);
     device.type = from->device_type;
@@ -146,7 +157,8 @@ static inline attune_code attune_tensor_from_dlpack(const attune_dltensor *from,
     if (from->ndim < 0 || from->ndim > ATTUNE_MAX_DIMS)
         return attune_fail(error, ATTUNE_OUT_OF_RANGE, "attune", "attune_tensor_from_dlpack",
                            "a tensor of %d dimensions (0 to %d are supported)", from->ndim, ATTUNE_MAX_DIMS);
-    *out = attune_tensor_view((char *)from->data + from->byte_offset, from->dtype, device, from->ndim, from->shape);
+    *out = attune_tensor_view((char *)from->data + from->byte_offset, from->dtype, device, from->ndim,
+                              from->shape);
     for (int32_t i = 0; from->strides && i < from->ndim && out->ndim >= 0; ++i)
         out->stride[i] = from->strides[i];
     uint64_t span = attune_tensor_span(out);
