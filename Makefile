@@ -8,6 +8,7 @@ say      = $(if $(filter 1,$(V)),,@printf '  %-4s %s\n' $(1) $(2))
 CC      ?= cc
 AR      ?= ar
 SUITE   ?= kernels host sampler sample_host examples
+JOBS    := $(if $(findstring j,$(firstword -$(MAKEFLAGS))),,-j$(shell nproc))
 PREFIX  ?= /usr/local
 DESTDIR ?=
 VERSION := 0.1.0
@@ -52,7 +53,7 @@ PLUGINS     := $(B)/attune-cpu.so $(B)/attune-sampler-cpu.so
 all: build
 
 build: deps ## build everything into build/
-	@$(MAKE) --no-print-directory $(B)/sample_host $(B)/libattune.so $(B)/libattune.a $(PLUGINS) $(B)/manifest.json $(EXAMPLES)
+	@$(MAKE) --no-print-directory $(JOBS) $(B)/sample_host $(B)/libattune.so $(B)/libattune.a $(PLUGINS) $(B)/manifest.json $(EXAMPLES)
 
 deps: ## install what the build needs (Debian; elsewhere say what is missing)
 	@scripts/deps.sh $(PACKAGES)
@@ -61,13 +62,14 @@ demo: build ## draw a picture with the embedded model
 	@scripts/demo.sh $(B)
 
 check: build ## run the tests; SUITE="kernels host" picks rooms
+	@$(MAKE) --no-print-directory $(JOBS) $(foreach s,$(SUITE),$(B)/tests/$(s)/check) $(FIXTURES)
 	@$(MAKE) --no-print-directory $(foreach s,$(SUITE),check-$(s))
 
 check-san: ## the tests under ASan and UBSan, in build/san
 	@$(MAKE) --no-print-directory check B=build/san SAN=1 OPT=-O1
 
 check-clang: deps ## build everything and the tests with clang, in build/clang
-	@$(MAKE) --no-print-directory B=build/clang CC=clang build $(foreach s,$(SUITES),build/clang/tests/$(s)/check)
+	@$(MAKE) --no-print-directory $(JOBS) B=build/clang CC=clang build $(foreach s,$(SUITES),build/clang/tests/$(s)/check)
 
 bench: build ## time the attention backends on Stable Diffusion's shapes
 	$(B)/sample_host bench attention

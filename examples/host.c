@@ -58,7 +58,7 @@ static void draw(const char *path, const char *prompt) {
                               .cfg_scale = 7,
                               .memory_limit = UINT64_MAX};
     must(attune_model_open(host, path, &wish, NULL, &model, &error));
-    must(attune_session_open(model, &request, &wish, &session, &plan, NULL, &error));
+    must(attune_session_open(model, &request, &wish, NULL, &session, &plan, NULL, &error));
     while (!progress.done)
         must(attune_session_step(session, NULL, &progress, &error));
     attune_image image = {

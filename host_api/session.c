@@ -199,8 +199,8 @@ static attune_code check_plan(attune_session *session, attune_session_plan *plan
     return ATTUNE_OK;
 }
 
-static attune_code begin(attune_session *session, const attune_request *request, attune_session_plan *plan,
-                         attune_error *error) {
+static attune_code begin(attune_session *session, const attune_request *request,
+                         const attune_control *control, attune_session_plan *plan, attune_error *error) {
     attune_model *model = session->model;
     attune_request asked;
     memcpy(&asked, request, sizeof asked);
@@ -215,7 +215,7 @@ static attune_code begin(attune_session *session, const attune_request *request,
     plan->struct_size = sizeof *plan;
     attune_pool_enter(model->host->pool);
     code = model->generation->sampler->session_begin(model->model, &asked, &session->binder, &session->stream,
-                                                     &session->session, plan, error);
+                                                     control, &session->session, plan, error);
     attune_pool_leave(model->host->pool);
     if (code)
         session->session = NULL;
@@ -243,9 +243,11 @@ static attune_code check_open(const attune_model *model, const attune_request *r
 }
 
 attune_code attune_session_open(attune_model *model, const attune_request *request, const attune_wish *wish,
-                                attune_session **out, attune_session_plan *plan, attune_choice *choice,
-                                attune_error *error) {
+                                const attune_control *control, attune_session **out,
+                                attune_session_plan *plan, attune_choice *choice, attune_error *error) {
     attune_code code = check_open(model, request, wish, plan, choice, error);
+    if (!code && control)
+        code = attune_struct_in(control, sizeof *control, "attune_control", error);
     if (code)
         return code;
     attune_session *session = calloc(1, sizeof *session);
@@ -258,7 +260,7 @@ attune_code attune_session_open(attune_model *model, const attune_request *reque
     keep_wish(session, wish, request);
     attune_session_plan made;
     memset(&made, 0, sizeof made);
-    code = begin(session, request, &made, error);
+    code = begin(session, request, control, &made, error);
     if (choice) {
         session->refused.struct_size = sizeof session->refused;
         const attune_choice *told = !code && session->count

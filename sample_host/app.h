@@ -69,10 +69,11 @@ attune_code app_cpu_stream(struct app *app, attune_stream *stream);
 /* A JSON string (new reference); bytes that are no UTF-8 become '?'. */
 json_t *json_text(const char *text);
 
-/* Explain a choice: "choice" as design: JSON object (new reference), and lines on standard error with
- * --explain. */
+/* A choice as the "choice" of docs/cli.md (new reference). */
 json_t *choice_json(const attune_choice *choice);
-void choice_explain(const attune_choice *choice, const attune_attention_problem *problem);
+/* --explain: the candidates of each choice on standard error; problems with the same reasons are listed
+ * together. */
+void choice_explain(const attune_attention_record *records, uint32_t count);
 /* "(2, 8, 4096, 77, 40) float32, mask none": batch, heads, queries, keys, head size. */
 void problem_text(const attune_attention_problem *problem, char *text, size_t size);
 json_t *problem_json(const attune_attention_problem *problem);

@@ -75,17 +75,19 @@ static attune_code attend(struct app *app, const arrays *a, const attune_stream 
     problem.workers = stream->workers;
     if (options.scale)
         problem.scale = strtof(options.scale, NULL);
-    static attune_choice choice; /* too large for comfort on a stack */
-    choice.struct_size = sizeof choice;
+    static attune_attention_record record; /* too large for comfort on a stack */
+    attune_choice *choice = &record.choice;
+    record.problem = problem;
+    choice->struct_size = sizeof *choice;
     attune_binding *binding = NULL;
-    code = attune_choose(app->host, &app->wish, &problem, &choice, &binding, &app->error);
-    json_object_set_new(app->reply, "choice", choice_json(&choice));
+    code = attune_choose(app->host, &app->wish, &problem, choice, &binding, &app->error);
+    json_object_set_new(app->reply, "choice", choice_json(choice));
     if (app->explain)
-        choice_explain(&choice, &problem);
+        choice_explain(&record, 1);
     if (code != ATTUNE_OK)
         return app_not_served(app, code);
-    if (choice.fallback[0])
-        app_warn(app, "%s", choice.fallback);
+    if (choice->fallback[0])
+        app_warn(app, "%s", choice->fallback);
     attune_tensor wide; /* the mask as the problem broadcasts it */
     if (mask) {
         int64_t shape[4] = {problem.batch, problem.heads_q, problem.n_q, problem.n_k};
@@ -108,8 +110,8 @@ static attune_code attend(struct app *app, const arrays *a, const attune_stream 
     json_object_set_new(app->reply, "seconds", json_pack("{s:f}", "total", progress_now() - start));
     json_object_set_new(app->reply, "attention",
                         json_pack("[{s:o, s:s, s:i}]", "problem", problem_json(&problem), "backend",
-                                  choice.backend, "calls", 1));
-    app_say(app, "Applying attention optimization: %s... done.", choice.backend);
+                                  choice->backend, "calls", 1));
+    app_say(app, "Applying attention optimization: %s... done.", choice->backend);
     return ATTUNE_OK;
 }
 

@@ -24,7 +24,7 @@ static const int64_t default_shapes[][5] = {
 typedef struct contestant {
     char name[32];
     attune_binding *binding; /* NULL = declined */
-    attune_choice choice;
+    attune_attention_record record;
     char refused[512];
     double seconds[MAX_RUNS];
 } contestant;
@@ -108,14 +108,15 @@ static void enter(struct app *app, bench *b, contestant *c) {
     attune_error error;
     wish.attention = c->name;
     wish.required = 1;
-    c->choice.struct_size = sizeof c->choice;
+    c->record.problem = b->problem;
+    c->record.choice.struct_size = sizeof c->record.choice;
     memset(&error, 0, sizeof error);
-    if (attune_choose(app->host, &wish, &b->problem, &c->choice, &c->binding, &error) != ATTUNE_OK) {
+    if (attune_choose(app->host, &wish, &b->problem, &c->record.choice, &c->binding, &error) != ATTUNE_OK) {
         c->binding = NULL;
         (void)snprintf(c->refused, sizeof c->refused, "%s", error.message);
     }
     if (app->explain)
-        choice_explain(&c->choice, &b->problem);
+        choice_explain(&c->record, 1);
 }
 
 static attune_code time_once(struct app *app, bench *b, contestant *c, double *seconds) {
@@ -173,16 +174,16 @@ static void put_result(struct app *app, bench *b, contestant *c, json_t *results
     double median = c->seconds[b->runs / 2];
     double gflops = 2e-9 * (double)p->batch * (double)p->heads_q * (double)p->n_q * (double)p->n_k *
                     (double)(p->d_qk + p->d_v) / median;
-    json_object_set_new(entry, "isa", json_string(c->choice.isa));
+    json_object_set_new(entry, "isa", json_string(c->record.choice.isa));
     json_object_set_new(entry, "milliseconds",
                         json_pack("{s:f, s:f, s:f}", "min", 1e3 * c->seconds[0], "median", 1e3 * median,
                                   "max", 1e3 * c->seconds[b->runs - 1]));
     json_object_set_new(entry, "gflops", json_real(gflops));
-    json_object_set_new(entry, "workspace_bytes", json_integer((json_int_t)c->choice.workspace));
+    json_object_set_new(entry, "workspace_bytes", json_integer((json_int_t)c->record.choice.workspace));
     if (!app->json)
         printf("%-12s %-44s %9.3f ms (%.3f to %.3f), %7.1f GFLOP/s, workspace %llu bytes, %u threads, %s\n",
                c->name, shape, 1e3 * median, 1e3 * c->seconds[0], 1e3 * c->seconds[b->runs - 1], gflops,
-               (unsigned long long)c->choice.workspace, b->stream.workers, c->choice.isa);
+               (unsigned long long)c->record.choice.workspace, b->stream.workers, c->record.choice.isa);
 }
 
 static attune_code run_shape(struct app *app, bench *b, const int64_t shape[5], const progress_bar *bar,

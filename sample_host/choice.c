@@ -53,12 +53,31 @@ json_t *choice_json(const attune_choice *choice) {
     return out;
 }
 
-void choice_explain(const attune_choice *choice, const attune_attention_problem *problem) {
-    char text[160];
-    problem_text(problem, text, sizeof text);
-    fprintf(stderr, "attention %s:\n", text);
-    for (uint32_t i = 0; i < choice->candidates; ++i) {
-        const attune_candidate *c = &choice->candidate[i];
-        fprintf(stderr, "  %c %-12s %-20s %s\n", c->chosen ? '*' : ' ', c->backend, c->plugin, c->reason);
+static int same_reasons(const attune_choice *a, const attune_choice *b) {
+    int same = a->candidates == b->candidates;
+    for (uint32_t i = 0; same && i < a->candidates; ++i)
+        same = a->candidate[i].chosen == b->candidate[i].chosen &&
+               strcmp(a->candidate[i].reason, b->candidate[i].reason) == 0;
+    return same;
+}
+
+void choice_explain(const attune_attention_record *records, uint32_t count) {
+    for (uint32_t i = 0; i < count; ++i) {
+        const attune_choice *choice = &records[i].choice;
+        uint32_t earlier = 0;
+        while (earlier < i && !same_reasons(&records[earlier].choice, choice))
+            ++earlier;
+        if (earlier < i)
+            continue; /* listed with that one */
+        for (uint32_t k = i; k < count; ++k)
+            if (same_reasons(&records[k].choice, choice)) {
+                char text[160];
+                problem_text(&records[k].problem, text, sizeof text);
+                fprintf(stderr, "attention %s:\n", text);
+            }
+        for (uint32_t k = 0; k < choice->candidates; ++k) {
+            const attune_candidate *c = &choice->candidate[k];
+            fprintf(stderr, "  %c %-12s %-20s %s\n", c->chosen ? '*' : ' ', c->backend, c->plugin, c->reason);
+        }
     }
 }

@@ -8,12 +8,13 @@
 #include <stdio.h>
 
 typedef struct output_file {
-    FILE *stream; /* write here */
+    FILE *stream;         /* write here */
     char temporary[4096]; /* "" where the path is written directly */
     char path[4096];
 } output_file;
 
-/* Start `path`; a device or a pipe is written directly. Errors: NOT_FOUND (folder missing), PERMISSION_DENIED, INVALID_ARGUMENT (too long, a folder).
+/* Start `path`; a device or a pipe is written directly. Errors: NOT_FOUND (folder missing),
+ * PERMISSION_DENIED, INVALID_ARGUMENT (too long, a folder).
  */
 attune_code output_begin(output_file *file, const char *path, attune_error *error);
 

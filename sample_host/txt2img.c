@@ -150,11 +150,11 @@ static void announce(job *j, attune_session *session) {
             said |= strcmp(j->records[k].choice.fallback, record.choice.fallback) == 0;
         if (!said)
             app_warn(app, "%s", record.choice.fallback);
-        if (app->explain)
-            choice_explain(&record.choice, &record.problem);
         if (j->record_count < MAX_RECORDS)
             j->records[j->record_count++] = record;
     }
+    if (app->explain)
+        choice_explain(j->records, j->record_count);
 }
 
 static void add_calls(job *j, attune_session *session) {
@@ -286,13 +286,15 @@ static attune_code run_batch(job *j, uint64_t first) {
                               .cfg_scale = j->cfg_scale};
     j->plan.struct_size = sizeof j->plan;
     j->choice.struct_size = sizeof j->choice;
-    attune_code code =
-        attune_session_open(j->model, &request, &app->wish, &session, &j->plan, &j->choice, &app->error);
+    double start = progress_now();
+    attune_code code = attune_session_open(j->model, &request, &app->wish, interrupt_control(), &session,
+                                           &j->plan, &j->choice, &app->error);
     if (code != ATTUNE_OK) {
         if (j->choice.candidates)
             json_object_set_new(app->reply, "choice", choice_json(&j->choice));
         return app_not_served(app, code);
     }
+    j->load_seconds += progress_now() - start; /* weights are made ready there */
     if (first == 0) {
         progress_begin(&j->bar, options.sampler ? options.sampler : "Euler a",
                        (uint64_t)j->plan.units * (uint64_t)options.batch_count, app->quiet);

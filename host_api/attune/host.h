@@ -177,11 +177,12 @@ ATTUNE_EXPORT void attune_model_close(attune_model *model);
 /* [any] Begin one batch: binds each attention problem by the wish, checks classes and memory. The larger of
  * request.determinism and wish.determinism is asked of every part. `choice` (may be NULL) is filled with that
  * of the problem with the most arithmetic, or on failure with the one that could not be made (candidates 0
- * where the failure was another). Errors: as session_begin's and attune_choose's. */
+ * where the failure was another). Blocks while weights are made ready; `control` may be NULL. Errors: as
+ * session_begin's and attune_choose's. */
 ATTUNE_EXPORT attune_code attune_session_open(attune_model *model, const attune_request *request,
-                                              const attune_wish *wish, attune_session **out,
-                                              attune_session_plan *plan, attune_choice *choice,
-                                              attune_error *error);
+                                              const attune_wish *wish, const attune_control *control,
+                                              attune_session **out, attune_session_plan *plan,
+                                              attune_choice *choice, attune_error *error);
 /* As sampler.h's session_step, session_preview, session_image; [session]. */
 ATTUNE_EXPORT attune_code attune_session_step(attune_session *session, const attune_control *control,
                                               attune_progress *progress, attune_error *error);

@@ -147,13 +147,14 @@ typedef struct attune_sampler_interface {
                               attune_error *error);
     attune_code (*model_describe)(void *model, attune_model_info *out, attune_error *error);
     void (*model_close)(void *model);
-    /* [any] Check a request, bind its attention, plan its memory. `binder` and `stream` must live until
-     * session_close. Errors: INVALID_ARGUMENT, NOT_FOUND (unknown sampler or scheduler, with the known ones),
+    /* [any] Check a request, bind its attention, plan its memory, make ready the weights that no session
+     * needed before. Blocks; `control` may be NULL. `binder` and `stream` must live until session_close.
+     * Errors: CANCELLED, INVALID_ARGUMENT, NOT_FOUND (unknown sampler or scheduler, with the known ones),
      * FAILED_PRECONDITION (determinism above what a part keeps: it is named), RESOURCE_EXHAUSTED (with the
      * least that would do). */
     attune_code (*session_begin)(void *model, const attune_request *request, const attune_binder *binder,
-                                 const attune_stream *stream, void **session, attune_session_plan *plan,
-                                 attune_error *error);
+                                 const attune_stream *stream, const attune_control *control, void **session,
+                                 attune_session_plan *plan, attune_error *error);
     /* [session] One unit of work. After an error only session_close may follow; FAILED_PRECONDITION when all
      * is done. */
     attune_code (*session_step)(void *session, const attune_control *control, attune_progress *progress,

@@ -6,7 +6,9 @@ enum { ALIGNMENT = 64, PLANNING_BASE = 4096 };
 void pass_plan(pass *p, const services *host, const device_ops *ops, device *dev, const attune_stream *stream,
                int32_t determinism) {
     char vendor[32];
+    const attune_control *control = p->control;
     memset(p, 0, sizeof *p);
+    p->control = control;
     p->host = host;
     p->ops = ops;
     p->dev = dev;
@@ -102,7 +104,7 @@ void pass_give(pass *p, float **pointer) {
 
 attune_code pass_check(const pass *p, attune_error *error) {
     const attune_control *control = p->control;
-    if (p->run.planning || !control)
+    if (!control)
         return ATTUNE_OK;
     if (control->cancelled && control->cancelled(control->context))
         return attune_fail(error, ATTUNE_CANCELLED, SAMPLER_DOMAIN, "session", "cancelled");

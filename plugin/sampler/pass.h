@@ -57,7 +57,7 @@ typedef struct pass {
             return pass_try_code;                                                                            \
     } while (0)
 
-/* Start planning on `stream`. */
+/* Start planning on `stream`; of what the pass holds only its control stays. */
 void pass_plan(pass *p, const services *host, const device_ops *ops, device *dev, const attune_stream *stream,
                int32_t determinism);
 /* Device memory that the planned walk needs besides attention's workspace: arena and scratch. UINT64_MAX on

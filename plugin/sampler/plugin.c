@@ -1,4 +1,5 @@
 /* plugin.c: entry and life of the sampler plugin, and its table of attune.sampler/1. */
+#include "kernels/arithmetic.h"
 #include "plugin/sampler/session.h"
 
 typedef struct instance {
@@ -112,7 +113,10 @@ static attune_code open_model(void *handle, const char *path, const attune_model
     if (options)
         PASS_TRY(check_size(options->struct_size, sizeof *options, "attune_model_options", error));
     (void)stream; /* weights are packed when a session begins, on its own stream */
+    const uint64_t environment =
+        attune_fp_enter(); /* here and below: the caller's may flush or round otherwise */
     attune_code code = model_open(&self->host, self->ops, self->dev, path, options, control, &m, error);
+    attune_fp_leave(environment);
     if (code == ATTUNE_OK)
         *out = m;
     return code;
@@ -129,13 +133,16 @@ static void close_model(void *handle) {
 }
 
 static attune_code begin(void *handle, const attune_request *request, const attune_binder *binder,
-                         const attune_stream *stream, void **out, attune_session_plan *plan,
-                         attune_error *error) {
+                         const attune_stream *stream, const attune_control *control, void **out,
+                         attune_session_plan *plan, attune_error *error) {
     session *s = NULL;
+    PASS_TRY(check_control(control, error));
     PASS_TRY(check_size(plan->struct_size, sizeof *plan, "attune_session_plan", error));
     PASS_TRY(check_size(binder->struct_size, sizeof *binder, "attune_binder", error));
     PASS_TRY(check_size(stream->struct_size, sizeof *stream, "attune_stream", error));
-    attune_code code = session_begin(handle, request, binder, stream, &s, plan, error);
+    const uint64_t environment = attune_fp_enter();
+    attune_code code = session_begin(handle, request, binder, stream, control, &s, plan, error);
+    attune_fp_leave(environment);
     if (code == ATTUNE_OK)
         *out = s;
     return code;
@@ -145,13 +152,19 @@ static attune_code step(void *handle, const attune_control *control, attune_prog
                         attune_error *error) {
     PASS_TRY(check_control(control, error));
     PASS_TRY(check_size(progress->struct_size, sizeof *progress, "attune_progress", error));
-    return session_step(handle, control, progress, error);
+    const uint64_t environment = attune_fp_enter();
+    attune_code code = session_step(handle, control, progress, error);
+    attune_fp_leave(environment);
+    return code;
 }
 
 static attune_code preview(void *handle, uint32_t index, const attune_control *control, attune_image *image,
                            attune_error *error) {
     PASS_TRY(check_control(control, error));
-    return session_preview(handle, index, control, image, error);
+    const uint64_t environment = attune_fp_enter();
+    attune_code code = session_preview(handle, index, control, image, error);
+    attune_fp_leave(environment);
+    return code;
 }
 
 static attune_code take_image(void *handle, uint32_t index, attune_image *image, attune_error *error) {

@@ -5,13 +5,15 @@
 #include <math.h>
 
 attune_code session_begin(model *m, const attune_request *request, const attune_binder *binder,
-                          const attune_stream *stream, session **out, attune_session_plan *plan,
-                          attune_error *error) {
+                          const attune_stream *stream, const attune_control *control, session **out,
+                          attune_session_plan *plan, attune_error *error) {
     session *s = services_clear_alloc(&m->host, 1, sizeof *s, "session");
     if (!s)
         return services_no_memory("session", sizeof *s, error);
     s->m = m;
+    s->pass.control = control;
     attune_code code = session_prepare(s, request, binder, stream, plan, error);
+    s->pass.control = NULL;
     if (code == ATTUNE_OK)
         *out = s;
     else

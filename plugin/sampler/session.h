@@ -32,8 +32,8 @@ typedef struct session {
 
 /* See attune_sampler_interface for each. */
 attune_code session_begin(model *m, const attune_request *request, const attune_binder *binder,
-                          const attune_stream *stream, session **out, attune_session_plan *plan,
-                          attune_error *error);
+                          const attune_stream *stream, const attune_control *control, session **out,
+                          attune_session_plan *plan, attune_error *error);
 attune_code session_step(session *s, const attune_control *control, attune_progress *progress,
                          attune_error *error);
 attune_code session_preview(session *s, uint32_t index, const attune_control *control, attune_image *image,

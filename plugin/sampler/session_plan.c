@@ -213,6 +213,7 @@ static attune_code pack(session *s, attune_error *error) {
     model *m = s->m;
     for (uint64_t i = 0; i < m->pool.count; i += LAYERS_AT_A_TIME) {
         uint64_t left = m->pool.count - i, count = left < LAYERS_AT_A_TIME ? left : LAYERS_AT_A_TIME;
+        PASS_TRY(pass_check(&s->pass, error));
         PASS_TRY(m->ops->pack(m->dev, &s->pass.run, m->pool.layers + i, count, error));
         safetensors_release(&m->text_file);
         safetensors_release(&m->unet_file);

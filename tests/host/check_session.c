@@ -33,7 +33,7 @@ static void close_model(void) {
 }
 
 static void open_session(void) {
-    assert_ok(attune_session_open(model, &request, &wish, &session, &plan, &choice, &error), error);
+    assert_ok(attune_session_open(model, &request, &wish, NULL, &session, &plan, &choice, &error), error);
 }
 
 static attune_attention_record record(uint32_t i) {
@@ -107,7 +107,7 @@ START_TEST(test_session_fallback_per_problem) {
     attune_session_close(session);
     session = NULL;
     wish.required = 1;
-    assert_fails(attune_session_open(model, &request, &wish, &session, &plan, &choice, &error), error,
+    assert_fails(attune_session_open(model, &request, &wish, NULL, &session, &plan, &choice, &error), error,
                  ATTUNE_UNAVAILABLE, "head size 512 is above 256");
     ck_assert_uint_eq(choice.candidates, 4);
     ck_assert_str_eq(choice.backend, "");
@@ -157,7 +157,7 @@ START_TEST(test_session_determinism) {
     /* more than the sampler itself keeps is refused, with what limits it; the larger of request and wish
      * counts */
     wish.determinism = ATTUNE_DETERMINISM_PORTABLE;
-    assert_fails(attune_session_open(model, &request, &wish, &session, &plan, &choice, &error), error,
+    assert_fails(attune_session_open(model, &request, &wish, NULL, &session, &plan, &choice, &error), error,
                  ATTUNE_UNAVAILABLE,
                  "the sampler painter (fixture-painter) keeps repeatable, limited by its brush");
     ck_assert_uint_eq(choice.candidates, 0);
@@ -169,19 +169,19 @@ END_TEST
 
 START_TEST(test_session_plan_is_checked) {
     request.prompt = "liar";
-    assert_fails(attune_session_open(model, &request, NULL, &session, &plan, NULL, &error), error,
+    assert_fails(attune_session_open(model, &request, NULL, NULL, &session, &plan, NULL, &error), error,
                  ATTUNE_INTERNAL, "plans class 3");
     request.prompt = "hungry";
     open_session();
     attune_session_close(session);
     session = NULL;
     wish.memory_limit = 1 << 20;
-    assert_fails(attune_session_open(model, &request, &wish, &session, &plan, NULL, &error), error,
+    assert_fails(attune_session_open(model, &request, &wish, NULL, &session, &plan, NULL, &error), error,
                  ATTUNE_RESOURCE_EXHAUSTED, "needs 1 GiB besides the weights, the limit is 1 MiB");
     request.prompt = "modest";
     request.memory_limit = 100;
     wish.memory_limit = 0;
-    assert_fails(attune_session_open(model, &request, &wish, &session, &plan, NULL, &error), error,
+    assert_fails(attune_session_open(model, &request, &wish, NULL, &session, &plan, NULL, &error), error,
                  ATTUNE_RESOURCE_EXHAUSTED, "the limit is 100 bytes");
 }
 END_TEST
@@ -219,19 +219,19 @@ END_TEST
 
 START_TEST(test_session_bad_requests) {
     request.struct_size = 8;
-    assert_fails(attune_session_open(model, &request, &wish, &session, &plan, NULL, &error), error,
+    assert_fails(attune_session_open(model, &request, &wish, NULL, &session, &plan, NULL, &error), error,
                  ATTUNE_INVALID_ARGUMENT, "attune_request");
     request.struct_size = sizeof request;
     request.reserved = 1;
-    assert_fails(attune_session_open(model, &request, &wish, &session, &plan, NULL, &error), error,
+    assert_fails(attune_session_open(model, &request, &wish, NULL, &session, &plan, NULL, &error), error,
                  ATTUNE_INVALID_ARGUMENT, "reserved");
     request.reserved = 0;
     request.determinism = 17;
-    assert_fails(attune_session_open(model, &request, &wish, &session, &plan, NULL, &error), error,
+    assert_fails(attune_session_open(model, &request, &wish, NULL, &session, &plan, NULL, &error), error,
                  ATTUNE_INVALID_ARGUMENT, "class 17");
     request.determinism = 0;
     plan.struct_size = 0;
-    assert_fails(attune_session_open(model, &request, &wish, &session, &plan, NULL, &error), error,
+    assert_fails(attune_session_open(model, &request, &wish, NULL, &session, &plan, NULL, &error), error,
                  ATTUNE_INVALID_ARGUMENT, "attune_session_plan");
 }
 END_TEST

@@ -290,7 +290,7 @@ START_TEST(weights_that_are_not_finite) {
                               .batch_size = 1,
                               .cfg_scale = 7,
                               .memory_limit = UINT64_MAX};
-    ck_assert_int_eq(r.sampler->session_begin(m, &request, &r.binder, &r.stream, &made, &plan, &error),
+    ck_assert_int_eq(r.sampler->session_begin(m, &request, &r.binder, &r.stream, NULL, &made, &plan, &error),
                      ATTUNE_DATA_LOSS);
     ck_assert_ptr_nonnull(strstr(error.message, "conv_in"));
     r.sampler->model_close(m);

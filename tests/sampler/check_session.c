@@ -9,6 +9,7 @@
 #include "tests/support/run.h"
 
 #include <check.h>
+#include <immintrin.h>
 #include <jansson.h>
 #include <math.h>
 #include <stdlib.h>
@@ -32,7 +33,8 @@ static attune_request request_of(const char *prompt, uint32_t steps, uint32_t si
 static void *begin(rig *r, void *m, const attune_request *request, attune_session_plan *plan) {
     attune_error error = {0};
     void *made = NULL;
-    attune_code code = r->sampler->session_begin(m, request, &r->binder, &r->stream, &made, plan, &error);
+    attune_code code =
+        r->sampler->session_begin(m, request, &r->binder, &r->stream, NULL, &made, plan, &error);
     ck_assert_msg(code == ATTUNE_OK, "%s", error.message);
     return made;
 }
@@ -197,6 +199,31 @@ START_TEST(threads_do_not_matter) {
 }
 END_TEST
 
+/* An application that flushes denormals and rounds upwards gets the same bits, and its settings back. */
+START_TEST(the_callers_floating_point_settings_do_not_matter) {
+    enum { FLUSH_AND_ROUND_UP = 0xdfc0 };
+    rig r;
+    size_t size;
+    attune_request request = request_of("red apple", 3, 0);
+    rig_open(&r, 2);
+    model *m = rig_model(&r, "tiny");
+    uint8_t *plain = draw(&r, m, &request, &size);
+    uint32_t before = _mm_getcsr();
+    _mm_setcsr(FLUSH_AND_ROUND_UP);
+    model *other = rig_model(&r, "tiny");
+    uint8_t *pixels = draw(&r, other, &request, &size);
+    uint32_t after = _mm_getcsr() & ~0x3fu; /* without the sticky flags */
+    _mm_setcsr(before);
+    ck_assert_uint_eq(after, FLUSH_AND_ROUND_UP);
+    ck_assert_mem_eq(pixels, plain, size);
+    free(plain);
+    free(pixels);
+    r.sampler->model_close(other);
+    r.sampler->model_close(m);
+    rig_close(&r);
+}
+END_TEST
+
 START_TEST(image_i_has_seed_plus_i) {
     rig r;
     size_t size;
@@ -256,7 +283,8 @@ static void refuse(rig *r, void *m, const attune_request *request, attune_code w
     attune_error error = {0};
     attune_session_plan plan = {.struct_size = sizeof plan};
     void *made = NULL;
-    attune_code code = r->sampler->session_begin(m, request, &r->binder, &r->stream, &made, &plan, &error);
+    attune_code code =
+        r->sampler->session_begin(m, request, &r->binder, &r->stream, NULL, &made, &plan, &error);
     ck_assert_msg(code == wanted && code == error.code, "%d for: %s", code, error.message);
     ck_assert_msg(strstr(error.message, part) != NULL, "'%s' is not in: %s", part, error.message);
     ck_assert_ptr_null(made);
@@ -392,7 +420,7 @@ START_TEST(a_memory_limit_holds_and_says_what_would_do) {
     attune_request request = request_of("red apple", 1, 64);
     r.workspace = 1000000;
     request.memory_limit = 4096;
-    ck_assert_int_eq(r.sampler->session_begin(m, &request, &r.binder, &r.stream, &made, &plan, &error),
+    ck_assert_int_eq(r.sampler->session_begin(m, &request, &r.binder, &r.stream, NULL, &made, &plan, &error),
                      ATTUNE_RESOURCE_EXHAUSTED);
     const char *needs = strstr(error.message, "needs ");
     ck_assert_ptr_nonnull(needs);
@@ -424,7 +452,7 @@ START_TEST(allocation_failures_are_survived) {
             r.sampler->model_open(r.instance, rig_model_path("tiny"), NULL, &r.stream, NULL, &m, &error);
         opened += code == ATTUNE_OK;
         if (code == ATTUNE_OK)
-            code = r.sampler->session_begin(m, &request, &r.binder, &r.stream, &made, &plan, &error);
+            code = r.sampler->session_begin(m, &request, &r.binder, &r.stream, NULL, &made, &plan, &error);
         while (code == ATTUNE_OK && !progress.done)
             code = r.sampler->session_step(made, NULL, &progress, &error);
         drawn = code == ATTUNE_OK;
@@ -450,6 +478,36 @@ static int32_t cancel_at(void *context) {
     int *left = context;
     return --*left < 0;
 }
+
+/* A begin that is cancelled while weights are packed leaves a model that still works. */
+START_TEST(a_begin_can_be_cancelled) {
+    attune_request request = request_of("red apple", 1, 64);
+    int cancelled = 0;
+    for (int after = 0, begun = 0; !begun; ++after) {
+        rig r;
+        size_t size;
+        int left = after;
+        attune_control control = {.struct_size = sizeof control, .context = &left, .cancelled = cancel_at};
+        attune_session_plan plan = {.struct_size = sizeof plan};
+        attune_error error = {0};
+        void *made = NULL;
+        rig_open(&r, 2);
+        model *m = rig_model(&r, "tiny");
+        attune_code code =
+            r.sampler->session_begin(m, &request, &r.binder, &r.stream, &control, &made, &plan, &error);
+        begun = code == ATTUNE_OK;
+        cancelled += code == ATTUNE_CANCELLED;
+        ck_assert(begun || code == ATTUNE_CANCELLED);
+        if (begun)
+            r.sampler->session_close(made);
+        free(draw(&r, m, &request, &size));
+        r.sampler->model_close(m);
+        rig_close(&r);
+        after += after / 4;
+    }
+    ck_assert_int_ge(cancelled, 3);
+}
+END_TEST
 
 START_TEST(cancel_ends_within_a_step) {
     rig r;
@@ -603,6 +661,7 @@ TCase *session_cases(void) {
     tcase_set_timeout(cases, 0);
     tcase_add_test(cases, trajectories_match);
     tcase_add_test(cases, threads_do_not_matter);
+    tcase_add_test(cases, the_callers_floating_point_settings_do_not_matter);
     tcase_add_test(cases, image_i_has_seed_plus_i);
     tcase_add_test(cases, scale_one_is_the_prompt_alone);
     tcase_add_test(cases, bad_requests_are_refused);
@@ -611,6 +670,7 @@ TCase *session_cases(void) {
     tcase_add_test(cases, the_memory_plan_is_an_upper_bound);
     tcase_add_test(cases, a_memory_limit_holds_and_says_what_would_do);
     tcase_add_test(cases, allocation_failures_are_survived);
+    tcase_add_test(cases, a_begin_can_be_cancelled);
     tcase_add_test(cases, cancel_ends_within_a_step);
     tcase_add_test(cases, previews_leave_the_image_alone);
     tcase_add_test(cases, sessions_run_side_by_side);
