@@ -7,7 +7,7 @@ Q       := $(if $(filter 1,$(V)),,@)
 say      = $(if $(filter 1,$(V)),,@printf '  %-4s %s\n' $(1) $(2))
 CC      ?= cc
 AR      ?= ar
-SUITE   ?= kernels host sampler sample_host examples
+SUITE   ?= kernels host sampler sample_host examples fuzz
 JOBS    := $(if $(findstring j,$(firstword -$(MAKEFLAGS))),,-j$(shell nproc))
 PREFIX  ?= /usr/local
 DESTDIR ?=
@@ -53,7 +53,7 @@ PLUGINS     := $(B)/attune-cpu.so $(B)/attune-sampler-cpu.so
 all: build
 
 build: deps ## build everything into build/
-	@$(MAKE) --no-print-directory $(JOBS) $(B)/sample_host $(B)/libattune.so $(B)/libattune.a $(PLUGINS) $(B)/manifest.json $(EXAMPLES)
+	@$(MAKE) -s --no-print-directory $(JOBS) $(B)/sample_host $(B)/libattune.so $(B)/libattune.a $(PLUGINS) $(B)/manifest.json $(EXAMPLES)
 
 deps: ## install what the build needs (Debian; elsewhere say what is missing)
 	@scripts/deps.sh $(PACKAGES)
@@ -62,14 +62,14 @@ demo: build ## draw a picture with the embedded model
 	@scripts/demo.sh $(B)
 
 check: build ## run the tests; SUITE="kernels host" picks rooms
-	@$(MAKE) --no-print-directory $(JOBS) $(foreach s,$(SUITE),$(B)/tests/$(s)/check) $(FIXTURES)
-	@$(MAKE) --no-print-directory $(foreach s,$(SUITE),check-$(s))
+	@$(MAKE) -s --no-print-directory $(JOBS) $(foreach s,$(filter $(SUITES),$(SUITE)),$(B)/tests/$(s)/check) $(FIXTURES)
+	@$(MAKE) -s --no-print-directory $(foreach s,$(SUITE),check-$(s))
 
 check-san: ## the tests under ASan and UBSan, in build/san
-	@$(MAKE) --no-print-directory check B=build/san SAN=1 OPT=-O1
+	@$(MAKE) -s --no-print-directory check B=build/san SAN=1 OPT=-O1
 
 check-clang: deps ## build everything and the tests with clang, in build/clang
-	@$(MAKE) --no-print-directory $(JOBS) B=build/clang CC=clang build $(foreach s,$(SUITES),build/clang/tests/$(s)/check)
+	@$(MAKE) -s --no-print-directory $(JOBS) B=build/clang CC=clang build $(foreach s,$(SUITES),build/clang/tests/$(s)/check)
 
 bench: build ## time the attention backends on Stable Diffusion's shapes
 	$(B)/sample_host bench attention
@@ -87,7 +87,7 @@ clean: ## remove build/
 	rm -rf build
 
 help: ## this list
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(firstword $(MAKEFILE_LIST)) | while IFS='|' read -r t h; do printf '  make %-12s %s\n' "$$t" "$$h"; done
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(filter %Makefile %.mk,$(MAKEFILE_LIST)) | while IFS='|' read -r t h; do printf '  make %-12s %s\n' "$$t" "$$h"; done
 
 # ---- objects ----
 $(B)/obj/%_avx2.o: ALL_CFLAGS += -mavx2 -mfma -mf16c
@@ -147,6 +147,7 @@ $(B)/tests/$(1)/check: $(call obj,tests/$(1)/*.c) $(TEST_OBJ) $(KERNEL_OBJ) $(if
 .PHONY: check-$(1)
 check-$(1): $(B)/tests/$(1)/check $(FIXTURES) $(B)/manifest.json $(B)/sample_host
 	@echo "== $(1)"
+	$(if $(filter sampler,$(1)),@cd tests/golden && sha256sum -c --quiet data/SHA256SUMS || { echo "a golden, its script or models/emoji changed alone: see tests/golden/README.md" >&2; exit 1; })
 	@CK_DEFAULT_TIMEOUT=0 ATTUNE_BUILD=$(B) ATTUNE_SOURCE=. $(B)/tests/$(1)/check
 endef
 $(foreach s,$(SUITES),$(eval $(call suite_rule,$(s))))

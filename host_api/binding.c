@@ -76,12 +76,14 @@ void attune_binding_release(attune_binding *binding) {
 static attune_code run(attune_binding *binding, const attune_attention_args *args,
                        const attune_stream *stream, const attune_control *control, attune_error *error) {
     const attune_chosen *chosen = &binding->chosen;
+    if (error)
+        error->code = ATTUNE_OK;
     attune_pool_enter(binding->host->pool);
     attune_code code =
         chosen->generation->attention->run(chosen->generation->instance, chosen->index, &binding->problem,
                                            chosen->answer.plan, args, stream, control, error);
     attune_pool_leave(binding->host->pool);
-    return code;
+    return attune_plugin_said(code, chosen->generation->id, "run", error);
 }
 
 /* On a CPU one workspace is kept with the binding for the next call; a call that runs beside another makes

@@ -123,7 +123,7 @@ static void judge_query(const choosing *in, option *one) {
     else if (answer->code)
         refuse(one, STAGE_QUERY, answer->code, "%s",
                *answer->reason ? answer->reason : attune_code_name(answer->code));
-    attune_text_printable(one->reason);
+    attune_printable(one->reason);
 }
 
 static void judge_answer(const choosing *in, option *one) {

@@ -120,7 +120,7 @@ static attune_code check_needed(const elf *in, uint64_t strings, uint64_t length
     const char *names = (const char *)in->bytes + strings, *text = names + (at < length ? at : 0);
     if (at >= length || !memchr(text, 0, length - at))
         return truncated(in, "the name of a library that it needs");
-    if (entry->d_tag == DT_NEEDED)
+    if (entry->d_tag != DT_RPATH && entry->d_tag != DT_RUNPATH)
         return !strchr(text, '/') || *text == '/'
                    ? ATTUNE_OK
                    : refuse(in, "needs a library by a path relative to the current folder",
@@ -134,13 +134,18 @@ static attune_code check_needed(const elf *in, uint64_t strings, uint64_t length
 }
 
 static attune_code check_dynamic(const elf *in, const Elf64_Phdr *dynamic) {
-    uint64_t strings = 0, length = 0;
-    bool found = false;
+    uint64_t strings = 0, length = 0, where;
+    bool found = false, ends = false;
+    /* dlopen goes by the address and reads on to DT_NULL, whatever the header's offset and size say. */
+    if (!file_offset(in, dynamic->p_vaddr, &where) || where != dynamic->p_offset)
+        return attune_fail(in->error, ATTUNE_DATA_LOSS, ATTUNE_DOMAIN, in->file,
+                           "its dynamic section is not loaded from where it lies in the file");
     for (int pass = 0; pass < 2; ++pass) { /* the string table first: entries come in any order */
         for (uint64_t at = 0; at + sizeof(Elf64_Dyn) <= dynamic->p_filesz; at += sizeof(Elf64_Dyn)) {
             Elf64_Dyn entry;
             if (!take(in, dynamic->p_offset + at, &entry, sizeof entry))
                 return truncated(in, "the dynamic section");
+            ends |= entry.d_tag == DT_NULL;
             if (entry.d_tag == DT_NULL)
                 break;
             if (entry.d_tag == DT_TEXTREL || (entry.d_tag == DT_FLAGS && entry.d_un.d_val & DF_TEXTREL))
@@ -151,12 +156,15 @@ static attune_code check_dynamic(const elf *in, const Elf64_Phdr *dynamic) {
             if (pass == 0 && entry.d_tag == DT_STRSZ)
                 length = entry.d_un.d_val;
             if (pass == 1 &&
-                (entry.d_tag == DT_NEEDED || entry.d_tag == DT_RPATH || entry.d_tag == DT_RUNPATH)) {
+                (entry.d_tag == DT_NEEDED || entry.d_tag == DT_AUXILIARY || entry.d_tag == DT_FILTER ||
+                 entry.d_tag == DT_RPATH || entry.d_tag == DT_RUNPATH)) {
                 attune_code code = check_needed(in, strings, length, &entry);
                 if (code)
                     return code;
             }
         }
+        if (!ends)
+            return truncated(in, "the end of the dynamic section");
         if (!found || strings > in->size || length > in->size - strings)
             return truncated(in, "the dynamic string table");
     }

@@ -189,26 +189,22 @@ attune_code attune_loader_load(attune_generation *generation, int folder, const 
         code = same_text(path, "version", library->version, generation->plugin->version, error);
     if (!code) {
         attune_text_copy(generation->vendor, sizeof generation->vendor, generation->plugin->vendor);
-        attune_text_printable(generation->vendor);
+        attune_printable(generation->vendor);
         attune_services_init(&generation->services, library->id, generation->abi, host->pool, &host->logger,
                              &host->total);
         attune_error reason;
         memset(&reason, 0, sizeof reason);
         code = generation->plugin->create(&generation->services.host, &generation->instance, &reason);
-        if (code) {
+        if (attune_plugin_said(code, library->id, "create", &reason)) {
             generation->instance = NULL;
-            (void)attune_fail(error, code, library->id, path, "%s",
-                              *reason.message ? reason.message : attune_code_name(code));
+            (void)attune_fail(error, code, library->id, path, "%s", reason.message);
             attune_hint(error, "%s", reason.hint);
         }
     }
     if (!code)
         code = attune_tables_read(generation, library, error);
-    if (code) {
+    if (code)
         attune_loader_unload(generation);
-        if (error)
-            attune_text_printable(error->message);
-    }
     return code;
 }
 

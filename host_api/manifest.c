@@ -312,11 +312,8 @@ attune_code attune_manifest_parse(const char *text, size_t length, const char *f
                                   attune_error *error) {
     memset(out, 0, sizeof *out);
     attune_code code = parse(text, length, file, out, error);
-    if (code) {
+    if (code)
         attune_manifest_free(out);
-        if (error) /* it may quote the file */
-            attune_text_printable(error->message);
-    }
     return code;
 }
 

@@ -86,6 +86,8 @@ attune_code attune_model_open(attune *host, const char *path, const attune_wish 
     attune_model_options options = {.struct_size = sizeof options, .vocabulary = host->vocabulary};
     attune_generation *generation = model->generation;
     attune_host_hold(host);
+    if (error)
+        error->code = ATTUNE_OK;
     attune_pool_enter(host->pool);
     code = generation->sampler->model_open(generation->instance, path, &options, &model->stream,
                                            control ? control : &no_control, &model->model, error);
@@ -94,6 +96,7 @@ attune_code attune_model_open(attune *host, const char *path, const attune_wish 
         *out = model;
         return ATTUNE_OK;
     }
+    (void)attune_plugin_said(code, generation->id, "model_open", error);
     model->model = NULL;
     attune_model_drop(model);
     return code;

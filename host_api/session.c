@@ -213,11 +213,13 @@ static attune_code begin(attune_session *session, const attune_request *request,
     if (code)
         return code;
     plan->struct_size = sizeof *plan;
+    if (error)
+        error->code = ATTUNE_OK;
     attune_pool_enter(model->host->pool);
     code = model->generation->sampler->session_begin(model->model, &asked, &session->binder, &session->stream,
                                                      control, &session->session, plan, error);
     attune_pool_leave(model->host->pool);
-    if (code)
+    if (attune_plugin_said(code, model->generation->id, "session_begin", error))
         session->session = NULL;
     return code ? code : check_plan(session, plan, error);
 }
@@ -321,10 +323,13 @@ attune_code attune_session_step(attune_session *session, const attune_control *c
     if (code)
         return code;
     attune_pool *pool = session->model->host->pool;
+    if (error)
+        error->code = ATTUNE_OK;
     attune_pool_enter(pool);
     code = session->model->generation->sampler->session_step(session->session,
                                                              control ? control : &no_control, &made, error);
     attune_pool_leave(pool);
+    (void)attune_plugin_said(code, session->model->generation->id, "session_step", error);
     session->failed = code != ATTUNE_OK;
     session->done = !code && made.done;
     return code || !progress ? code

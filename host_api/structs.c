@@ -56,10 +56,20 @@ void attune_text_copy(char *out, size_t size, const char *text) {
     (void)snprintf(out, size, "%s", text ? text : "");
 }
 
-void attune_text_printable(char *text) {
-    for (; *text; ++text)
-        if ((unsigned char)*text < 0x20 || *text == 0x7f)
-            *text = '?';
+attune_code attune_plugin_said(attune_code code, const char *plugin, const char *call, attune_error *error) {
+    if (!code || !error)
+        return code;
+    char *const texts[] = {error->domain, error->where, error->message, error->hint};
+    const size_t sizes[] = {sizeof error->domain, sizeof error->where, sizeof error->message,
+                            sizeof error->hint};
+    if (error->code != code)
+        return attune_fail(error, code, plugin, call, "%s failed and gave no reason (%s)", call,
+                           attune_code_name(code));
+    for (size_t i = 0; i < sizeof texts / sizeof texts[0]; ++i) {
+        texts[i][sizes[i] - 1] = 0;
+        attune_printable(texts[i]);
+    }
+    return code;
 }
 
 void attune_text_bytes(char out[32], uint64_t bytes) {

@@ -48,7 +48,7 @@ static const char *kind_name(int32_t type) {
 /* Fixed text fields of a plugin may lack their NUL, and may hold what a terminal would obey. */
 static void clean(char *text, size_t size) {
     text[size - 1] = 0;
-    attune_text_printable(text);
+    attune_printable(text);
 }
 
 /* An interface's table, or NULL where neither manifest nor library has it; one without the other is an error.

@@ -92,6 +92,14 @@ typedef struct attune_error {
 } attune_error;
 ATTUNE_STATIC_ASSERT(sizeof(attune_error) == 832, "attune_error is part of the ABI");
 
+/* [any] Control characters become '?': text of a file or a user that is quoted stays one line and cannot
+ * drive a terminal. */
+static inline void attune_printable(char *text) {
+    for (; *text; ++text)
+        if ((unsigned char)*text < 0x20 || *text == 0x7f)
+            *text = '?';
+}
+
 /* [any] Fill `error` (if not NULL) and return `code`, so that a failure is `return attune_fail(...)`. Text
  * that does not fit is cut. */
 __attribute__((format(printf, 5, 6))) static inline attune_code
@@ -106,6 +114,8 @@ attune_fail(attune_error *error, attune_code code, const char *domain, const cha
         va_start(list, format);
         (void)vsnprintf(error->message, sizeof error->message, format, list);
         va_end(list);
+        attune_printable(error->where);
+        attune_printable(error->message);
     }
     return code;
 }
@@ -119,6 +129,7 @@ __attribute__((format(printf, 2, 3))) static inline void attune_hint(attune_erro
     va_start(list, format);
     (void)vsnprintf(error->hint, sizeof error->hint, format, list);
     va_end(list);
+    attune_printable(error->hint);
 }
 
 /* Determinism classes, weakest first: each promises all that the ones before it promise (docs/arithmetic.md).

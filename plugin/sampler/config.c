@@ -103,7 +103,7 @@ static attune_code get_int(const source *from, const char *key, int64_t low, int
     return wrong(from, key, value, range);
 }
 
-/* A number in (0, high]. */
+/* A number in (0, high], or exactly the standard value. */
 static attune_code get_number(const source *from, const char *key, double high, double standard,
                               double *out) {
     const json_t *value = get(from, key);
@@ -112,8 +112,8 @@ static attune_code get_number(const source *from, const char *key, double high, 
         return ATTUNE_OK;
     }
     double number = json_number_value(value);
-    if (!json_is_number(value) || !(number >= 0.0) || number > high)
-        return wrong(from, key, value, "a number in range");
+    if (!json_is_number(value) || !((number > 0.0 && number <= high) || number == standard))
+        return wrong(from, key, value, "a positive number in range");
     *out = number;
     return ATTUNE_OK;
 }
@@ -397,8 +397,6 @@ static attune_code read_vae(const source *from, vae_config *out) {
         code = get_number(from, "scaling_factor", 1e6, 0.18215, &out->scaling_factor);
     if (code != ATTUNE_OK)
         return code;
-    if (out->scaling_factor == 0.0)
-        return wrong(from, "scaling_factor", get(from, "scaling_factor"), "a positive number");
     const json_t *quant = get(from, "use_post_quant_conv");
     out->use_post_quant_conv = quant ? json_is_true(quant) : 1;
     return ATTUNE_OK;

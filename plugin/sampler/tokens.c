@@ -13,7 +13,7 @@
 
 #include <utf8proc.h>
 
-enum { TEXT_BYTES_MAX = 1 << 20, STACK_SYMBOLS = 64 };
+enum { TEXT_BYTES_MAX = 1 << 20, MARKS_MAX = 1024, STACK_SYMBOLS = 64 };
 
 /* Where ids go, and which white-space separated word the first id beyond `limit` came from. */
 typedef struct token_sink {
@@ -287,7 +287,14 @@ static attune_code put_stretch(const tokenizer *tokens, const char *bytes, size_
 
 /* ---- the whole text ---- */
 
+/* Marks that NFC may reorder: three Tibetan vowels are of class 0 but decompose into such. */
+static int is_mark(utf8proc_int32_t point) {
+    return utf8proc_get_property(point)->combining_class != 0 || point == 0x0f73 || point == 0x0f75 ||
+           point == 0x0f81;
+}
+
 static attune_code check_text(const char *text, size_t *length, attune_error *error) {
+    size_t marks = 0;
     *length = strnlen(text, TEXT_BYTES_MAX + 1);
     if (*length > TEXT_BYTES_MAX)
         return attune_fail(error, ATTUNE_INVALID_ARGUMENT, SAMPLER_DOMAIN, "prompt", "longer than %d bytes",
@@ -303,6 +310,11 @@ static attune_code check_text(const char *text, size_t *length, attune_error *er
             attune_hint(error, "pass the prompt as UTF-8; check the terminal's or the file's encoding");
             return code;
         }
+        marks = is_mark(point) ? marks + 1 : 0;
+        if (marks > MARKS_MAX)
+            return attune_fail(error, ATTUNE_INVALID_ARGUMENT, SAMPLER_DOMAIN, "prompt",
+                               "more than %d combining marks one after another at byte offset %zu", MARKS_MAX,
+                               at);
         at += (size_t)bytes;
     }
     return ATTUNE_OK;

@@ -199,16 +199,22 @@ static attune_code add_merge(tokenizer *tokens, const file_text *file, const jso
 static attune_code read_merges(tokenizer *tokens, const file_text *file, const json_t *vocabulary,
                                attune_error *error) {
     const char *end = file->text + file->length, *line = file->text;
-    size_t lines = 1, slots = 2;
+    size_t lines = 1, slots = 2, merges = 0;
     for (const char *c = line; (c = memchr(c, '\n', (size_t)(end - c))); c++)
         lines++;
-    while (slots < 2 * lines)
+    for (const char *c = line; c < end; c++)
+        merges += *c != '\n' && (c + 1 == end || c[1] == '\n');
+    if (merges >
+        json_object_size(vocabulary) + 1) /* each makes a token of its own; one line may be the heading */
+        return attune_fail(error, ATTUNE_DATA_LOSS, SAMPLER_DOMAIN, file->path,
+                           "%s has %zu merges, more than the vocabulary has tokens", file->path, merges);
+    while (slots < 2 * merges)
         slots *= 2;
     tokens->mask = (uint32_t)(slots - 1);
     tokens->merges = tokens->memory->alloc(tokens->memory->context, slots * sizeof(token_merge), "tokenizer");
     if (!tokens->merges)
         return attune_fail(error, ATTUNE_RESOURCE_EXHAUSTED, SAMPLER_DOMAIN, file->path,
-                           "no memory for %zu merges", lines);
+                           "no memory for %zu merges", merges);
     for (size_t i = 0; i < slots; i++)
         tokens->merges[i].left = -1;
     uint32_t rank = 0;

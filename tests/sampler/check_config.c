@@ -87,6 +87,8 @@ static const struct {
     {"unet/config.json", "in_channels", "9", ATTUNE_UNIMPLEMENTED, "inpainting"},
     {"unet/config.json", "cross_attention_dim", "48", ATTUNE_INVALID_ARGUMENT, "hidden_size 64"},
     {"unet/config.json", "layers_per_block", "0", ATTUNE_INVALID_ARGUMENT, "layers_per_block"},
+    {"unet/config.json", "norm_eps", "0", ATTUNE_INVALID_ARGUMENT, "norm_eps"},
+    {"text_encoder/config.json", "layer_norm_eps", "0.0", ATTUNE_INVALID_ARGUMENT, "layer_norm_eps"},
     {"unet/config.json", "norm_eps", "-1", ATTUNE_INVALID_ARGUMENT, "norm_eps"},
     {"vae/config.json", "shift_factor", "0.1", ATTUNE_UNIMPLEMENTED, "Flux"},
     {"vae/config.json", "scaling_factor", "0", ATTUNE_INVALID_ARGUMENT, "positive"},

@@ -183,6 +183,22 @@ START_TEST(text_that_is_not_utf8_is_refused) {
 END_TEST
 
 /* A megabyte of one word, and of special tokens: quadratic work would take an hour. */
+/* Canonical ordering sorts runs of marks by insertion: a prompt of nothing else would take minutes. */
+START_TEST(runs_of_marks_are_bounded) {
+    size_t count;
+    attune_error error = {0};
+    tokenizer *tokens = open_model("models/emoji");
+    char *most = repeated("\xcc\x81\xcc\x96", 512, "a"),
+         *more = repeated("\xcc\x81\xcc\x96", 512, "\xcc\x81");
+    ck_assert_int_eq(tokenizer_encode(tokens, most, NULL, 0, &count, &error), ATTUNE_OK);
+    ck_assert_int_eq(tokenizer_encode(tokens, more, NULL, 0, &count, &error), ATTUNE_INVALID_ARGUMENT);
+    ck_assert_ptr_nonnull(strstr(error.message, "2048"));
+    free(most);
+    free(more);
+    tokenizer_close(tokens);
+}
+END_TEST
+
 START_TEST(long_text) {
     tokenizer *tokens = open_model("models/emoji");
     char *text = repeated("a", 1 << 20, "");
@@ -466,6 +482,7 @@ TCase *tokens_cases(void) {
     tcase_add_test(cases, encode_counts_beyond_its_capacity);
     tcase_add_test(cases, cut_says_what_and_where);
     tcase_add_test(cases, text_that_is_not_utf8_is_refused);
+    tcase_add_test(cases, runs_of_marks_are_bounded);
     tcase_add_test(cases, long_text);
     tcase_add_test(cases, threads_share_a_tokenizer);
     tcase_add_test(cases, merges_go_by_rank_then_leftmost);
