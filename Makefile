@@ -153,7 +153,7 @@ $(foreach s,$(SUITES),$(eval $(call suite_rule,$(s))))
 
 # Goldens come from their script only, and the embedded model is the one that it ran on.
 .PHONY: check-goldens
-check-sampler: check-goldens
+check-sampler check-sample_host: check-goldens
 check-goldens:
 	@cd tests/golden && sha256sum -c --quiet data/SHA256SUMS || { \
 	 echo "a golden, its script or models/emoji changed alone: see tests/golden/README.md" >&2; exit 1; }

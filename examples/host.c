@@ -39,7 +39,7 @@ static void attend_once(void) {
     must(attune_attend(binding, &args, &stream, NULL, &error));
     printf("attention: out[0] = %g\n", (double)out[0]);
     attune_binding_release(binding);
-    attune_stream_destroy(host, &stream);
+    attune_stream_destroy(&stream);
 }
 
 /* One picture, step by step: a user interface would draw a preview or stop between any two. */

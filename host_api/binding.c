@@ -76,14 +76,13 @@ void attune_binding_release(attune_binding *binding) {
 static attune_code run(attune_binding *binding, const attune_attention_args *args,
                        const attune_stream *stream, const attune_control *control, attune_error *error) {
     const attune_chosen *chosen = &binding->chosen;
-    if (error)
-        error->code = ATTUNE_OK;
+    attune_error reason = {.code = ATTUNE_OK};
     attune_pool_enter(binding->host->pool);
     attune_code code =
         chosen->generation->attention->run(chosen->generation->instance, chosen->index, &binding->problem,
-                                           chosen->answer.plan, args, stream, control, error);
+                                           chosen->answer.plan, args, stream, control, &reason);
     attune_pool_leave(binding->host->pool);
-    return attune_plugin_said(code, chosen->generation->id, "run", error);
+    return attune_plugin_said(code, chosen->generation->id, "run", &reason, error);
 }
 
 /* On a CPU one workspace is kept with the binding for the next call; a call that runs beside another makes
@@ -213,9 +212,10 @@ attune_code attune_stream_create(attune *host, const attune_device_id *device, u
         stream.workers = threads && threads < most ? threads : most;
     }
     attune_snapshot *snapshot = attune_snapshot_acquire(host);
-    if (attune_snapshot_find_device(snapshot, device, NULL, &owner, &index))
+    if (attune_snapshot_find_device(snapshot, device, NULL, &owner, &index)) {
         code = owner->device->stream_create(owner->instance, index, &stream, error);
-    else if (device->type != ATTUNE_DEVICE_CPU)
+        stream.owner = code ? NULL : attune_generation_lease(owner);
+    } else if (device->type != ATTUNE_DEVICE_CPU)
         code = attune_fail(error, ATTUNE_UNAVAILABLE, ATTUNE_DOMAIN, "attune_stream_create",
                            "no loaded plugin drives this device");
     attune_snapshot_release(snapshot);
@@ -224,14 +224,14 @@ attune_code attune_stream_create(attune *host, const attune_device_id *device, u
     return code;
 }
 
-void attune_stream_destroy(attune *host, attune_stream *stream) {
-    attune_generation *owner = NULL;
-    if (!host || !stream || !stream->struct_size)
+void attune_stream_destroy(attune_stream *stream) {
+    attune_generation *owner = stream ? stream->owner : NULL;
+    if (!stream)
         return;
-    attune_snapshot *snapshot = attune_snapshot_acquire(host);
-    if (attune_snapshot_find_device(snapshot, &stream->device, NULL, &owner, NULL))
+    if (owner) {
         owner->device->stream_destroy(owner->instance, stream);
-    attune_snapshot_release(snapshot);
+        attune_generation_release(owner);
+    }
     memset(stream, 0, sizeof *stream);
 }
 

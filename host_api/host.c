@@ -125,6 +125,20 @@ static attune_generation *find_loaded(const attune_snapshot *snapshot, const cha
     return NULL;
 }
 
+/* An earlier refusal of this very library, leased, which a new load replaces; NULL = none. */
+static attune_generation *find_refused(attune *host, const char *id, const char *path) {
+    attune_generation *found = NULL;
+    attune_snapshot *snapshot = attune_snapshot_acquire(host);
+    for (uint32_t i = 0; i < snapshot->count && !found; ++i) {
+        attune_generation *generation = snapshot->generation[i];
+        if (atomic_load(&generation->state) == ATTUNE_STATE_REFUSED && strcmp(generation->id, id) == 0 &&
+            strcmp(generation->path, path) == 0)
+            found = attune_generation_lease(generation);
+    }
+    attune_snapshot_release(snapshot);
+    return found;
+}
+
 /* Whether another build of the same library suits this machine better; `level` is that of library i, −1 =
  * does not fit. */
 static bool outdone(const attune_manifest *manifest, uint32_t i, int level) {
@@ -185,6 +199,7 @@ static attune_code load_library(attune *host, source *from, uint32_t i, bool qui
     attune_text_copy(generation->version, sizeof generation->version, library->version);
     attune_text_copy(generation->path, sizeof generation->path, path);
     attune_text_copy(generation->vendor, sizeof generation->vendor, from->manifest.vendor);
+    attune_generation *before = find_refused(host, library->id, path);
     attune_code code = fits;
     if (!code)
         code = attune_loader_load(generation, from->folder, from->folder_path, &from->manifest, library,
@@ -196,9 +211,11 @@ static attune_code load_library(attune *host, source *from, uint32_t i, bool qui
         attune_log(&host->logger, ATTUNE_LOG_INFO, library->id, "loaded version %s from %s", library->version,
                    path);
     }
-    code = attune_registry_publish(host, generation, NULL, error);
+    code = attune_registry_publish(host, generation, before, error);
     if (code)
         attune_generation_release(generation);
+    if (before)
+        attune_generation_release(before);
     return code;
 }
 

@@ -195,11 +195,8 @@ attune_code attune_loader_load(attune_generation *generation, int folder, const 
         attune_error reason;
         memset(&reason, 0, sizeof reason);
         code = generation->plugin->create(&generation->services.host, &generation->instance, &reason);
-        if (attune_plugin_said(code, library->id, "create", &reason)) {
+        if (attune_plugin_said(code, library->id, "create", &reason, error))
             generation->instance = NULL;
-            (void)attune_fail(error, code, library->id, path, "%s", reason.message);
-            attune_hint(error, "%s", reason.hint);
-        }
     }
     if (!code)
         code = attune_tables_read(generation, library, error);

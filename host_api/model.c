@@ -86,17 +86,15 @@ attune_code attune_model_open(attune *host, const char *path, const attune_wish 
     attune_model_options options = {.struct_size = sizeof options, .vocabulary = host->vocabulary};
     attune_generation *generation = model->generation;
     attune_host_hold(host);
-    if (error)
-        error->code = ATTUNE_OK;
     attune_pool_enter(host->pool);
     code = generation->sampler->model_open(generation->instance, path, &options, &model->stream,
-                                           control ? control : &no_control, &model->model, error);
+                                           control ? control : &no_control, &model->model, &reason);
     attune_pool_leave(host->pool);
     if (!code) {
         *out = model;
         return ATTUNE_OK;
     }
-    (void)attune_plugin_said(code, generation->id, "model_open", error);
+    (void)attune_plugin_said(code, generation->id, "model_open", &reason, error);
     model->model = NULL;
     attune_model_drop(model);
     return code;
@@ -108,7 +106,7 @@ void attune_model_drop(attune_model *model) {
     attune *host = model->host;
     if (model->model)
         model->generation->sampler->model_close(model->model);
-    attune_stream_destroy(host, &model->stream);
+    attune_stream_destroy(&model->stream);
     attune_generation_release(model->generation);
     free(model);
     attune_host_drop(host);

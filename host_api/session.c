@@ -213,13 +213,12 @@ static attune_code begin(attune_session *session, const attune_request *request,
     if (code)
         return code;
     plan->struct_size = sizeof *plan;
-    if (error)
-        error->code = ATTUNE_OK;
+    attune_error reason = {.code = ATTUNE_OK};
     attune_pool_enter(model->host->pool);
     code = model->generation->sampler->session_begin(model->model, &asked, &session->binder, &session->stream,
-                                                     control, &session->session, plan, error);
+                                                     control, &session->session, plan, &reason);
     attune_pool_leave(model->host->pool);
-    if (attune_plugin_said(code, model->generation->id, "session_begin", error))
+    if (attune_plugin_said(code, model->generation->id, "session_begin", &reason, error))
         session->session = NULL;
     return code ? code : check_plan(session, plan, error);
 }
@@ -290,7 +289,7 @@ void attune_session_close(attune_session *session) {
         attune_binding_release(session->bound[i]->binding);
         free(session->bound[i]);
     }
-    attune_stream_destroy(model->host, &session->stream);
+    attune_stream_destroy(&session->stream);
     free(session->bound);
     free(session->by_flops);
     free(session);
@@ -323,13 +322,12 @@ attune_code attune_session_step(attune_session *session, const attune_control *c
     if (code)
         return code;
     attune_pool *pool = session->model->host->pool;
-    if (error)
-        error->code = ATTUNE_OK;
+    attune_error reason = {.code = ATTUNE_OK};
     attune_pool_enter(pool);
     code = session->model->generation->sampler->session_step(session->session,
-                                                             control ? control : &no_control, &made, error);
+                                                             control ? control : &no_control, &made, &reason);
     attune_pool_leave(pool);
-    (void)attune_plugin_said(code, session->model->generation->id, "session_step", error);
+    (void)attune_plugin_said(code, session->model->generation->id, "session_step", &reason, error);
     session->failed = code != ATTUNE_OK;
     session->done = !code && made.done;
     return code || !progress ? code
@@ -345,11 +343,13 @@ attune_code attune_session_preview(attune_session *session, uint32_t index, cons
         return code;
     attune_pool *pool = session->model->host->pool;
     attune_image known = *image;
+    attune_error reason = {.code = ATTUNE_OK};
     known.struct_size = sizeof known;
     attune_pool_enter(pool);
     code = session->model->generation->sampler->session_preview(
-        session->session, index, control ? control : &no_control, &known, error);
+        session->session, index, control ? control : &no_control, &known, &reason);
     attune_pool_leave(pool);
+    (void)attune_plugin_said(code, session->model->generation->id, "session_preview", &reason, error);
     return code ? code : attune_struct_out(image, &known, sizeof known, "attune_image", error);
 }
 
@@ -361,8 +361,10 @@ attune_code attune_session_image(attune_session *session, uint32_t index, attune
     if (code)
         return code;
     attune_image known = *image;
+    attune_error reason = {.code = ATTUNE_OK};
     known.struct_size = sizeof known;
-    code = session->model->generation->sampler->session_image(session->session, index, &known, error);
+    code = session->model->generation->sampler->session_image(session->session, index, &known, &reason);
+    (void)attune_plugin_said(code, session->model->generation->id, "session_image", &reason, error);
     return code ? code : attune_struct_out(image, &known, sizeof known, "attune_image", error);
 }
 

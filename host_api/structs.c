@@ -56,15 +56,17 @@ void attune_text_copy(char *out, size_t size, const char *text) {
     (void)snprintf(out, size, "%s", text ? text : "");
 }
 
-attune_code attune_plugin_said(attune_code code, const char *plugin, const char *call, attune_error *error) {
+attune_code attune_plugin_said(attune_code code, const char *plugin, const char *call,
+                               const attune_error *reason, attune_error *error) {
     if (!code || !error)
         return code;
+    if (reason->code != code)
+        return attune_fail(error, code, plugin, call, "%s failed and gave no reason (%s)", call,
+                           attune_code_name(code));
+    *error = *reason;
     char *const texts[] = {error->domain, error->where, error->message, error->hint};
     const size_t sizes[] = {sizeof error->domain, sizeof error->where, sizeof error->message,
                             sizeof error->hint};
-    if (error->code != code)
-        return attune_fail(error, code, plugin, call, "%s failed and gave no reason (%s)", call,
-                           attune_code_name(code));
     for (size_t i = 0; i < sizeof texts / sizeof texts[0]; ++i) {
         texts[i][sizes[i] - 1] = 0;
         attune_printable(texts[i]);

@@ -26,9 +26,11 @@ attune_code attune_struct_room(const void *out, size_t known, const char *name, 
 /* [any] Copy text that fits or is cut, always ended by a NUL; `text` may be NULL. */
 void attune_text_copy(char *out, size_t size, const char *text);
 
-/* [any] What a plugin's call returned: an error that it left empty is filled, the text is ended and
- * printable. The error's code must not be `code` from before the call. Returns `code`. */
-attune_code attune_plugin_said(attune_code code, const char *plugin, const char *call, attune_error *error);
+/* [any] Pass on what a plugin's call returned: `reason` is what it filled (code OK before the call). On
+ * failure `error` gets it, ended and printable, or a text of the host's where the plugin gave none. Returns
+ * `code`. */
+attune_code attune_plugin_said(attune_code code, const char *plugin, const char *call,
+                               const attune_error *reason, attune_error *error);
 
 /* [any] Bytes as people read them: "512 bytes", "64 KiB", "1.5 GiB". */
 void attune_text_bytes(char out[32], uint64_t bytes);

@@ -252,30 +252,38 @@ static void find_folders(struct app *app) {
     (void)snprintf(app->vocabulary, sizeof app->vocabulary, "%s/tokenizer", app->model_dir);
 }
 
-/* A name that no plugin offers and the web UI does not know is a typing error. */
-static attune_code check_attention_name(struct app *app, attune_snapshot *snapshot) {
+static int answers_to(const attune_attention_info *info, const char *name) {
+    int found = strcmp(info->name, name) == 0;
+    for (int a = 0; a < ATTUNE_MAX_ALIASES; ++a)
+        found |= info->aliases[a][0] && strcmp(info->aliases[a], name) == 0;
+    return found;
+}
+
+/* Find the backend that the wish names. A name that no plugin offers and the web UI does not know is a typing
+ * error. */
+static attune_code find_backend(struct app *app, attune_snapshot *snapshot) {
     char known[ATTUNE_MAX_CANDIDATES][32], list[256] = "";
     const char *names[ATTUNE_MAX_CANDIDATES];
     size_t count = 0;
-    if (!app->wish.attention || webui_knows(app->wish.attention))
+    if (!app->wish.attention)
         return ATTUNE_OK;
     for (uint32_t i = 0; i < attune_snapshot_count(snapshot); ++i) {
         attune_attention_info info = {.struct_size = sizeof info};
         for (uint32_t j = 0; attune_snapshot_attention(snapshot, i, j, &info, NULL) == ATTUNE_OK; ++j) {
-            int found = strcmp(info.name, app->wish.attention) == 0;
-            for (int a = 0; a < ATTUNE_MAX_ALIASES; ++a)
-                found |= info.aliases[a][0] && strcmp(info.aliases[a], app->wish.attention) == 0;
-            if (found)
+            if (answers_to(&info, app->wish.attention)) {
+                memcpy(app->backend, info.name, sizeof app->backend);
                 return ATTUNE_OK;
-            if (count < ATTUNE_MAX_CANDIDATES) {
-                memcpy(known[count], info.name, sizeof known[count]);
-                names[count] = known[count];
-                size_t used = strlen(list);
-                (void)snprintf(list + used, sizeof list - used, "%s%s", count ? ", " : "", info.name);
-                ++count;
             }
+            if (count == ATTUNE_MAX_CANDIDATES)
+                continue;
+            size_t used = strlen(list);
+            memcpy(known[count], info.name, sizeof known[count]);
+            names[count] = known[count];
+            (void)snprintf(list + used, sizeof list - used, "%s%s", count++ ? ", " : "", info.name);
         }
     }
+    if (webui_knows(app->wish.attention))
+        return ATTUNE_OK;
     const char *close = nearest_word(app->wish.attention, names, count);
     return app_usage(app, "no attention backend is called \"%s\"%s%s%s; loaded are %s", app->wish.attention,
                      close ? "; did you mean " : "", close ? close : "", close ? "?" : "", list);
@@ -316,14 +324,14 @@ static attune_code open_host(struct app *app) {
     if (code != ATTUNE_OK && !app->plugins)
         return code;
     attune_snapshot *snapshot = attune_snapshot_acquire(app->host);
-    code = check_attention_name(app, snapshot);
+    code = find_backend(app, snapshot);
     attune_snapshot_release(snapshot);
     return code;
 }
 
 attune_code app_not_served(struct app *app, attune_code code) {
     if (code == ATTUNE_UNAVAILABLE || code == ATTUNE_FAILED_PRECONDITION ||
-        code == ATTUNE_RESOURCE_EXHAUSTED ||
+        (code == ATTUNE_RESOURCE_EXHAUSTED && app->wish.memory_limit) ||
         (code == ATTUNE_NOT_FOUND && app->wish.required && strcmp(app->error.domain, "attune") == 0))
         app->status = EXIT_NO_BACKEND;
     else if (code == ATTUNE_INVALID_ARGUMENT || code == ATTUNE_NOT_FOUND || code == ATTUNE_OUT_OF_RANGE)

@@ -21,6 +21,7 @@ struct app {
     /* derived */
     attune_wish wish;
     int determinism_given;
+    char backend[32]; /* the loaded backend that the wish names, by its own name; "" = none */
     const char *command;
     char plugin_dir[4096], model_dir[4096], vocabulary[4200];
     /* while running */

@@ -157,7 +157,7 @@ static attune_code run(struct app *app, int argc, const char **argv) {
     npy_free(&a.v);
     npy_free(&a.mask);
     npy_free(&a.out);
-    attune_stream_destroy(app->host, &stream);
+    attune_stream_destroy(&stream);
     return code;
 }
 

@@ -237,7 +237,7 @@ static attune_code run(struct app *app, int argc, const char **argv) {
     }
     free(b.list);
     json_object_set_new(app->reply, "results", results);
-    attune_stream_destroy(app->host, &b.stream);
+    attune_stream_destroy(&b.stream);
     for (char **shape = shapes; shape && *shape; ++shape)
         free(*shape);
     free(shapes);

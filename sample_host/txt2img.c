@@ -13,7 +13,7 @@
 #include <sys/random.h>
 #include <sys/resource.h>
 
-enum { MAX_RECORDS = 64, MAX_IMAGES = 1 << 20 };
+enum { MAX_RECORDS = 256, MAX_IMAGES = 1 << 20 };
 
 static struct {
     char *negative_prompt, *sampler, *scheduler, *seed, *model, *output, *cfg_scale;
@@ -75,9 +75,9 @@ static attune_code parse_seed(job *j) {
         return ATTUNE_OK;
     }
     j->seed = strtoull(text, &end, 10);
-    if (text[0] < '0' || text[0] > '9' || *end || errno)
-        return app_usage(
-            j->app, "--seed %s is no seed; write a whole number from 0 to 18446744073709551615, or -1", text);
+    if (text[0] < '0' || text[0] > '9' || *end || errno || j->seed > INT64_MAX - MAX_IMAGES)
+        return app_usage(j->app, "--seed %s is no seed; write a whole number from 0 to %lld, or -1", text,
+                         (long long)INT64_MAX - MAX_IMAGES);
     return ATTUNE_OK;
 }
 
@@ -134,7 +134,7 @@ static attune_code load_model(job *j) {
     if (words_unknown(j->model_path, j->prompt, unknown, sizeof unknown))
         app_warn(app, "%s", unknown);
     /* who asks for the backend that promises bits wants them as far as the sampler can keep them */
-    if (!app->determinism_given && app->wish.attention && strcmp(app->wish.attention, "sdp-no-mem") == 0)
+    if (!app->determinism_given && strcmp(app->backend, "sdp-no-mem") == 0)
         app->wish.determinism = j->sampler_info.determinism;
     return ATTUNE_OK;
 }
@@ -200,8 +200,8 @@ static char *parameters(job *j, uint64_t seed) {
     model_hash_finish(&j->hash);
     infotext info = {.prompt = j->prompt,
                      .negative_prompt = j->negative_prompt,
-                     .sampler = options.sampler ? options.sampler : "Euler a",
-                     .scheduler = options.scheduler ? options.scheduler : "Automatic",
+                     .sampler = j->plan.sampler,
+                     .scheduler = j->plan.scheduler,
                      .model = model,
                      .model_hash = j->hash.text,
                      .attention = names,

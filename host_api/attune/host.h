@@ -155,7 +155,7 @@ ATTUNE_EXPORT attune_code attune_attend(attune_binding *binding, const attune_at
  * destroys it. */
 ATTUNE_EXPORT attune_code attune_stream_create(attune *host, const attune_device_id *device, uint32_t threads,
                                                attune_stream *out, attune_error *error);
-ATTUNE_EXPORT void attune_stream_destroy(attune *host, attune_stream *stream);
+ATTUNE_EXPORT void attune_stream_destroy(attune_stream *stream);
 /* [any] The id of this machine's CPU as the loaded device plugin gives it. Errors: UNAVAILABLE no plugin
  * drives it. */
 ATTUNE_EXPORT attune_code attune_cpu_device(attune *host, attune_device_id *out, attune_error *error);

@@ -24,6 +24,7 @@ typedef struct attune_stream {
     uint32_t workers; /* CPU: how many threads parallel_for may use, ≥ 1; 0 elsewhere */
     attune_device_id device;
     void *native;
+    void *owner; /* the host's: what keeps the library loaded that made the stream; plugins leave it alone */
 } attune_stream;
 
 /* What a caller may ask of a call while it runs; passed per call, never global. All fields may be 0. */
@@ -116,7 +117,7 @@ typedef struct attune_plugin {
     void (*destroy)(void *instance);
 } attune_plugin;
 ATTUNE_STATIC_ASSERT(sizeof(attune_plugin) == 72, "attune_plugin is part of the ABI");
-ATTUNE_STATIC_ASSERT(sizeof(attune_stream) == 40, "attune_stream is part of the ABI");
+ATTUNE_STATIC_ASSERT(sizeof(attune_stream) == 48, "attune_stream is part of the ABI");
 ATTUNE_STATIC_ASSERT(sizeof(attune_control) == 32, "attune_control is part of the ABI");
 
 /*

@@ -106,8 +106,10 @@ typedef struct attune_session_plan {
     uint32_t images;
     uint32_t units; /* how many session_step calls there are in all */
     uint64_t seed;
+    char sampler[64];   /* as the list names it, whatever alias or joined name was asked for */
+    char scheduler[64]; /* the same; "Automatic" stays */
 } attune_session_plan;
-ATTUNE_STATIC_ASSERT(sizeof(attune_session_plan) == 216, "attune_session_plan is part of the ABI");
+ATTUNE_STATIC_ASSERT(sizeof(attune_session_plan) == 344, "attune_session_plan is part of the ABI");
 
 enum { ATTUNE_PHASE_TEXT = 0, ATTUNE_PHASE_SAMPLE = 1, ATTUNE_PHASE_DECODE = 2 };
 

@@ -258,6 +258,18 @@ static attune_code prepare_with(session *s, const attune_request *request, const
     return code;
 }
 
+/* The labels of what was asked for: an alias becomes its label, a joined name its two parts. */
+static void name_request(const attune_request *request, const latent_sampler *sampler,
+                         const sigma_scheduler *scheduler, attune_session_plan *plan) {
+    const sigma_scheduler *asked = scheduler;
+    int joined =
+        request->sampler && !names_find(&latent_samplers, request->sampler, strlen(request->sampler));
+    if (!joined)
+        (void)sigma_scheduler_find(request->scheduler, &asked, NULL);
+    (void)snprintf(plan->sampler, sizeof plan->sampler, "%s", sampler->names[0]);
+    (void)snprintf(plan->scheduler, sizeof plan->scheduler, "%s", asked->names[0]);
+}
+
 attune_code session_prepare(session *s, const attune_request *request, const attune_binder *binder,
                             const attune_stream *stream, attune_session_plan *plan, attune_error *error) {
     const latent_sampler *sampler;
@@ -268,6 +280,7 @@ attune_code session_prepare(session *s, const attune_request *request, const att
     PASS_TRY(check_class(s->m, request, error));
     PASS_TRY(read_size(s, request, error));
     PASS_TRY(latent_choose(request->sampler, request->scheduler, &sampler, &scheduler, error));
+    name_request(request, sampler, scheduler, plan);
     PASS_TRY(prompt_read(&s->m->host, s->m->tokens, request->prompt,
                          request->cfg_scale == 1.0f ? NULL : negative, &s->prompt, error));
     uint64_t bytes = ((uint64_t)s->steps + 1) * sizeof(float);

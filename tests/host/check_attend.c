@@ -46,7 +46,7 @@ static void open_plain(void) {
 
 static void close_plain(void) {
     attune_binding_release(binding);
-    attune_stream_destroy(host, &stream);
+    attune_stream_destroy(&stream);
     attune_close(host);
 }
 
@@ -183,10 +183,10 @@ START_TEST(test_attend_streams) {
     assert_ok(attune_stream_create(host, &cpu, 1, &other, &error), error);
     ck_assert_uint_eq(other.workers, 1);
     assert_ok(attune_attend(binding, &args, &other, NULL, &error), error);
-    attune_stream_destroy(host, &other);
+    attune_stream_destroy(&other);
     assert_ok(attune_stream_create(host, &cpu, 100, &other, &error), error);
     ck_assert_uint_eq(other.workers, 2);
-    attune_stream_destroy(host, &other);
+    attune_stream_destroy(&other);
     const attune_device_id gpu = {.type = ATTUNE_DEVICE_CUDA};
     assert_fails(attune_stream_create(host, &gpu, 0, &other, &error), error, ATTUNE_UNAVAILABLE,
                  "no loaded plugin drives this device");
@@ -246,7 +246,7 @@ static void *attend_often(void *argument) {
     for (int i = 0; i < 50; ++i)
         if (attune_attend(binding, &call, &mine, NULL, NULL) || memcmp(values, data[3], sizeof values) != 0)
             return argument;
-    attune_stream_destroy(host, &mine);
+    attune_stream_destroy(&mine);
     return NULL;
 }
 
@@ -296,7 +296,7 @@ START_TEST(test_attend_enqueued) {
     assert_fails(attune_attend(bound, &args, &gpu_stream, NULL, &error), error, ATTUNE_INTERNAL,
                  "a late error");
     attune_binding_release(bound);
-    attune_stream_destroy(host, &gpu_stream);
+    attune_stream_destroy(&gpu_stream);
     attune_close(gpu_host);
     host = saved;
 }

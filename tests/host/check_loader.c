@@ -314,7 +314,7 @@ START_TEST(test_load_abi_older) {
     assert_ok(attune_cpu_device(host, &cpu, &error), error);
     assert_ok(attune_stream_create(host, &cpu, 0, &stream, &error), error);
     ck_assert_uint_eq(stream.workers, 2);
-    attune_stream_destroy(host, &stream);
+    attune_stream_destroy(&stream);
     attune_close(host);
 }
 END_TEST
@@ -388,7 +388,7 @@ START_TEST(test_load_overwrite_in_place) {
     assert_ok(attune_choose(host, NULL, &problem, NULL, &binding, &error), error);
     assert_ok(attune_attend(binding, &args, &stream, NULL, &error), error);
     attune_binding_release(binding);
-    attune_stream_destroy(host, &stream);
+    attune_stream_destroy(&stream);
     attune_close(host);
 }
 END_TEST

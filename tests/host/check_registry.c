@@ -105,7 +105,7 @@ static void *use(void *argument) {
             return (void *)3;
         attune_binding_release(binding);
     }
-    attune_stream_destroy(host, &stream);
+    attune_stream_destroy(&stream);
     return NULL;
 }
 

@@ -25,6 +25,7 @@ START_TEST(wrong_usage_is_one_line_and_status_2) {
     fails("txt2img apple --steps 0", 2, "outside 1 to 1000");
     fails("txt2img apple --seed -7", 2, "no seed");
     fails("txt2img apple --seed 1x", 2, "no seed");
+    fails("txt2img apple --seed 18446744073709551615", 2, "no seed");
     fails("txt2img apple --cfg-scale nan", 2, "--cfg-scale nan");
     fails("txt2img apple --batch-size 0", 2, "--batch-size 0");
     fails("txt2img apple --batch-count 0", 2, "--batch-count 0");
@@ -128,6 +129,8 @@ static void takes(const char *flags, const char *backend, const char *warning) {
     json_t *line;
     json_array_foreach(json_object_get(json, "warnings"), i, line) found |=
         warning && strstr(json_string_value(line), warning) != NULL;
+    const char *asked = json_string_value(json_object_get(json_object_get(json, "determinism"), "asked"));
+    ck_assert_str_eq(asked, strcmp(backend, "sdp-no-mem") == 0 ? "repeatable" : "none");
     ck_assert_msg(found, "%s: no warning with \"%s\" in %s", flags, warning, r.out);
     json_decref(json);
     run_free(&r);
@@ -140,6 +143,7 @@ START_TEST(webui_flags_follow_their_own_priority) {
           "--opt-sdp-no-mem-attention and --opt-sdp-attention were both given; sdp-no-mem is used, as in the "
           "web UI");
     takes("--opt-sdp-attention --attention sdp-no-mem", "sdp-no-mem", "overruled");
+    takes("--attention sdp_no_mem", "sdp-no-mem", NULL);
     takes("--attention sdp --attention-required sdp-no-mem", "sdp-no-mem", NULL);
 }
 END_TEST
