@@ -8,7 +8,7 @@ say      = $(if $(filter 1,$(V)),,@printf '  %-4s %s\n' $(1) $(2))
 CC      ?= cc
 AR      ?= ar
 SUITE   ?= kernels host sampler sample_host examples fuzz
-JOBS    := $(if $(findstring j,$(firstword -$(MAKEFLAGS))),,-j$(shell nproc))
+JOBS    := $(if $(findstring jobserver,$(MAKEFLAGS)),,-j$(shell nproc))
 PREFIX  ?= /usr/local
 DESTDIR ?=
 VERSION := 0.1.0
@@ -69,12 +69,14 @@ check-san: ## the tests under ASan and UBSan, in build/san
 	@$(MAKE) -s --no-print-directory check B=build/san SAN=1 OPT=-O1
 
 check-clang: deps ## build everything and the tests with clang, in build/clang
+	@scripts/deps.sh clang
 	@$(MAKE) -s --no-print-directory $(JOBS) B=build/clang CC=clang build $(foreach s,$(SUITES),build/clang/tests/$(s)/check)
 
 bench: build ## time the attention backends on Stable Diffusion's shapes
 	$(B)/sample_host bench attention
 
 lint: deps ## clang-tidy and the format check
+	@scripts/deps.sh clang clang-tidy clang-format git
 	@scripts/lint.sh
 
 format: ## clang-format every C file in place

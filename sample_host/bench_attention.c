@@ -227,7 +227,7 @@ static attune_code run(struct app *app, int argc, const char **argv) {
         code = attune_fail(&app->error, ATTUNE_RESOURCE_EXHAUSTED, "sample_host", "bench attention",
                            "no memory");
     for (size_t i = 0; i < total && code == ATTUNE_OK; ++i) {
-        int64_t shape[5];
+        int64_t shape[5] = {0};
         if (!count)
             memcpy(shape, default_shapes[i], sizeof shape);
         else

@@ -33,7 +33,7 @@ static attention_entry *find(pass *p, const attune_attention_problem *problem) {
     attune_attention_problem wanted = *problem;
     for (uint32_t i = 0; i < p->problems; ++i) {
         wanted.budget = p->attention[i].problem.budget; /* set when it was bound */
-        if (memcmp(&p->attention[i].problem, &wanted, sizeof wanted) == 0)
+        if (memcmp(&p->attention[i].problem, &wanted, sizeof wanted) == 0) /* NOLINT: no padding */
             return &p->attention[i];
     }
     return NULL;

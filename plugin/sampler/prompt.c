@@ -14,8 +14,9 @@ attune_code prompt_read(const services *host, const tokenizer *tokens, const cha
                         const char *negative, prompt_tokens *out, attune_error *error) {
     const char *texts[PROMPT_MAX_TEXTS] = {prompt, negative};
     static const char *const which[PROMPT_MAX_TEXTS] = {"prompt", "negative prompt"};
-    out->texts = negative ? 2 : 1;
-    for (int64_t i = 0; i < out->texts; ++i) {
+    const int64_t count = negative ? 2 : 1;
+    out->texts = count;
+    for (int64_t i = 0; i < count; ++i) {
         tokenizer_cut cut;
         attune_code code = tokenizer_chunk77(tokens, texts[i], out->ids + i * TOKENIZER_CHUNK, &cut, error);
         if (code != ATTUNE_OK)

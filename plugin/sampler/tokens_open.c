@@ -162,7 +162,7 @@ static attune_code read_symbols(tokenizer *tokens, const file_text *file, const 
             length = 2;
         }
         int32_t inner = find_id(vocabulary, symbol, length);
-        memcpy(symbol + length, "</w>", 4);
+        memcpy(symbol + length, "</w>", 4); /* NOLINT(bugprone-not-null-terminated-result): has a length */
         int32_t last = find_id(vocabulary, symbol, length + 4);
         tokens->inner[byte] = inner < 0 ? tokens->end : inner;
         tokens->last[byte] = last < 0 ? tokens->end : last;

@@ -12,6 +12,7 @@ static void load_level(weights_loader *loader, unet *network, unet_level *level,
     char block[WEIGHTS_NAME];
     for (int32_t i = 0; i < level->layers; ++i) {
         (void)snprintf(block, sizeof block, "%s.resnets.%d", base, i);
+        /* NOLINTNEXTLINE(clang-analyzer-core.CallAndMessage): `in` has one entry per layer, by its makers */
         resnet_load(loader, &level->resnets[i], block, in[i], out, config->norm_num_groups, config->norm_eps,
                     time_channels(config));
         (void)snprintf(block, sizeof block, "%s.attentions.%d", base, i);

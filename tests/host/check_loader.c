@@ -1,7 +1,9 @@
 /* check_loader.c: libraries that must not be loaded, each refused with the reason, before their code runs
  * where possible. */
 #include "cases.h"
+#include <dlfcn.h>
 #include <elf.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -33,6 +35,51 @@ static json_t *with(const char *fixture, const char *path, json_t *value) {
     fixture_set(manifest, path, value);
     return manifest;
 }
+
+/* A host that runs for weeks and tries again must not fill up: one refusal per library stays. */
+START_TEST(test_load_refusals_do_not_pile_up) {
+    attune *host = open_host();
+    attune_error error;
+    const char *path = fixture_install(
+        fixture_folder(), with("plain", "libraries.0.attention.0.determinism", json_string("none")));
+    for (int i = 0; i < 20; ++i)
+        ck_assert_int_ne(attune_load(host, path, &error), ATTUNE_OK);
+    ck_assert_uint_eq(plugin_count(host), 1);
+    attune_close(host);
+    host = open_with("plain", NULL);
+    path = fixture_plugins("plain", NULL);
+    for (int i = 0; i < 20; ++i)
+        assert_fails(attune_load(host, path, &error), error, ATTUNE_ALREADY_EXISTS, "already");
+    ck_assert_uint_le(plugin_count(host), 2);
+    attune_close(host);
+}
+END_TEST
+
+/* The copy that was hashed cannot be written any more, by anyone who finds its descriptor. */
+START_TEST(test_load_copy_is_sealed) {
+    attune *host = open_with("plain", NULL);
+    int sealed = 0;
+    for (int fd = 0; fd < 256; ++fd) {
+        char path[64], target[256] = "";
+        (void)snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+        if (readlink(path, target, sizeof target - 1) > 0 && strncmp(target, "/memfd:", 7) == 0) {
+            ++sealed;
+            ck_assert_int_eq(fcntl(fd, F_GET_SEALS) & (F_SEAL_WRITE | F_SEAL_GROW | F_SEAL_SHRINK),
+                             F_SEAL_WRITE | F_SEAL_GROW | F_SEAL_SHRINK);
+        }
+    }
+    ck_assert_int_eq(sealed, 1);
+    attune_close(host);
+}
+END_TEST
+
+/* Two plugins export the same symbol: neither may become what the other, or the application, finds. */
+START_TEST(test_load_symbols_stay_local) {
+    attune *host = open_with("plain", "racy", NULL);
+    ck_assert_ptr_null(dlsym(RTLD_DEFAULT, ATTUNE_PLUGIN_ENTRY));
+    attune_close(host);
+}
+END_TEST
 
 START_TEST(test_load_plain) {
     attune *host = open_with("plain", NULL);
@@ -452,6 +499,9 @@ END_TEST
 
 TCase *loader_cases(void) {
     TCase *cases = tcase_create("loader");
+    tcase_add_test(cases, test_load_refusals_do_not_pile_up);
+    tcase_add_test(cases, test_load_copy_is_sealed);
+    tcase_add_test(cases, test_load_symbols_stay_local);
     tcase_add_test(cases, test_load_plain);
     tcase_add_loop_test(cases, test_load_manifest_lies, 0, sizeof lies / sizeof *lies);
     tcase_add_test(cases, test_load_sampler_lies);

@@ -54,6 +54,51 @@ START_TEST(test_registry_binding_outlives_close) {
 }
 END_TEST
 
+/* A stream keeps the library that made it: the device's own stream is destroyed by its maker, after close
+ * too. */
+START_TEST(test_registry_stream_outlives_close) {
+    attune *host = open_with("gpu", NULL);
+    attune_error error;
+    attune_stream stream;
+    attune_device_info device = {.struct_size = sizeof device};
+    attune_snapshot *snapshot = attune_snapshot_acquire(host);
+    attune_generation *maker = snapshot->generation[0];
+    assert_ok(attune_snapshot_device(snapshot, 0, 0, &device, &error), error);
+    attune_snapshot_release(snapshot);
+    assert_ok(attune_stream_create(host, &device.id, 1, &stream, &error), error);
+    ck_assert_uint_eq(atomic_load(&maker->leases), 2); /* the registry's and the stream's */
+    attune_close(host);
+    ck_assert_uint_eq(atomic_load(&maker->leases), 1);
+    ck_assert_ptr_nonnull(maker->instance);
+    attune_stream_destroy(&stream);
+    ck_assert_ptr_null(strstr(test_log(), "not freed")); /* nothing of it stays allocated */
+}
+END_TEST
+
+/* A call that succeeds does not touch the caller's error. */
+START_TEST(test_registry_success_leaves_errors_alone) {
+    attune *host = open_with("plain", NULL);
+    attune_error error, before;
+    float data[4][64];
+    attune_tensor q = filled(data[0], 1, 1, 8, 8, 1), out = filled(data[3], 1, 1, 8, 8, 4);
+    attune_attention_problem problem;
+    attune_binding *binding;
+    attune_stream stream;
+    attune_device_id cpu = {.type = ATTUNE_DEVICE_CPU};
+    attune_attention_args args = {sizeof args, 0, &q, &q, &q, NULL, &out, NULL, 0};
+    (void)attune_fail(&error, ATTUNE_NOT_FOUND, "test", "earlier", "the first error");
+    before = error;
+    ck_assert_int_eq(attune_attention_problem_init(&problem, &q, &q, &q, NULL, &out, &error), ATTUNE_OK);
+    ck_assert_int_eq(attune_stream_create(host, &cpu, 1, &stream, &error), ATTUNE_OK);
+    ck_assert_int_eq(attune_choose(host, NULL, &problem, NULL, &binding, &error), ATTUNE_OK);
+    ck_assert_int_eq(attune_attend(binding, &args, &stream, NULL, &error), ATTUNE_OK);
+    ck_assert_mem_eq(&error, &before, sizeof error);
+    attune_binding_release(binding);
+    attune_stream_destroy(&stream);
+    attune_close(host);
+}
+END_TEST
+
 START_TEST(test_registry_replace) {
     attune *host = open_with("plain", NULL);
     attune_error error;
@@ -152,6 +197,8 @@ TCase *registry_cases(void) {
     tcase_add_test(cases, test_registry_snapshot_is_immutable);
     tcase_add_test(cases, test_registry_snapshot_outlives_close);
     tcase_add_test(cases, test_registry_binding_outlives_close);
+    tcase_add_test(cases, test_registry_stream_outlives_close);
+    tcase_add_test(cases, test_registry_success_leaves_errors_alone);
     tcase_add_test(cases, test_registry_replace);
     tcase_add_test(cases, test_registry_threads);
     tcase_add_test(cases, test_registry_open_and_close);
