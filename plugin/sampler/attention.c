@@ -32,7 +32,7 @@ static void describe(const pass *p, const attention_call *call, attune_attention
 static attention_entry *find(pass *p, const attune_attention_problem *problem) {
     attune_attention_problem wanted = *problem;
     for (uint32_t i = 0; i < p->problems; ++i) {
-        wanted.budget = p->attention[i].problem.budget; /* set when it was bound */
+        wanted.budget = p->attention[i].problem.budget;                    /* set when it was bound */
         if (memcmp(&p->attention[i].problem, &wanted, sizeof wanted) == 0) /* NOLINT: no padding */
             return &p->attention[i];
     }

@@ -51,6 +51,7 @@ START_TEST(test_registry_binding_outlives_close) {
     attune_close(host);
     assert_ok(attune_attend(binding, &args, &stream, NULL, &error), error);
     attune_binding_release(binding);
+    attune_stream_destroy(&stream);
 }
 END_TEST
 
