@@ -46,22 +46,39 @@ void weights_begin(weights_loader *loader, weights_pool *pool, const safetensors
     loader->error = error;
 }
 
+void weights_rename_with(weights_loader *loader, weights_rename rename, const void *context) {
+    loader->rename = rename;
+    loader->rename_context = context;
+}
+
 attune_code weights_end(weights_loader *loader) {
     if (loader->code != ATTUNE_OK || loader->missing == 0)
         return loader->code;
-    const char(*first)[96] = loader->first;
+    const char(*first)[128] = loader->first;
     uint32_t shown = loader->missing < 3 ? loader->missing : 3;
     attune_code code =
         attune_fail(loader->error, ATTUNE_INVALID_ARGUMENT, SAMPLER_DOMAIN, loader->file->path,
                     "%s: %u tensor%s missing: %s%s%s%s%s%s", loader->file->path, loader->missing,
                     loader->missing == 1 ? " is" : "s are", first[0], shown > 1 ? ", " : "", first[1],
                     shown > 2 ? ", " : "", first[2], loader->missing > 3 ? ", ..." : "");
-    attune_hint(loader->error, "the file does not belong to the config.json beside it");
+    if (loader->rename)
+        attune_hint(loader->error, "the file is damaged, or --model-config describes another model");
+    else
+        attune_hint(loader->error, "the file does not belong to the config.json beside it");
     return code;
 }
 
+/* What the file calls `name`, for looking it up and for messages. */
+static const char *stored_name(const weights_loader *loader, const char *name,
+                               char room[WEIGHTS_TENSOR_NAME]) {
+    if (!loader->rename)
+        return name;
+    loader->rename(loader->rename_context, name, room);
+    return room;
+}
+
 static const safetensors_tensor *find(const weights_loader *loader, const char *name) {
-    char prefixed[256];
+    char prefixed[WEIGHTS_TENSOR_NAME];
     const safetensors_tensor *tensor = safetensors_find(loader->file, name);
     if (tensor || !loader->prefix)
         return tensor;
@@ -70,7 +87,8 @@ static const safetensors_tensor *find(const weights_loader *loader, const char *
 }
 
 int weights_has(const weights_loader *loader, const char *name) {
-    return find(loader, name) != NULL;
+    char room[WEIGHTS_TENSOR_NAME];
+    return find(loader, stored_name(loader, name, room)) != NULL;
 }
 
 static void write_shape(char *text, size_t size, const int64_t *shape, int32_t ndim) {
@@ -92,14 +110,17 @@ static int same_shape(const safetensors_tensor *tensor, const int64_t *shape, in
 }
 
 /* The tensor `name` with this shape; nothing where it is missing (which is noted) or something failed. */
-static device_stored take(weights_loader *loader, const char *name, const int64_t *shape, int32_t ndim) {
+static device_stored take(weights_loader *loader, const char *diffusers_name, const int64_t *shape,
+                          int32_t ndim) {
     device_stored none = {NULL, {0, 0, 0}};
+    char room[WEIGHTS_TENSOR_NAME];
     if (loader->code != ATTUNE_OK)
         return none;
+    const char *name = stored_name(loader, diffusers_name, room);
     const safetensors_tensor *tensor = find(loader, name);
     if (!tensor) {
         if (loader->missing < 3)
-            (void)snprintf(loader->first[loader->missing], sizeof loader->first[0], "%s", name);
+            (void)snprintf(loader->first[loader->missing], sizeof loader->first[0], "%.127s", name);
         loader->missing++;
         return none;
     }
@@ -114,10 +135,11 @@ static device_stored take(weights_loader *loader, const char *name, const int64_
         write_shape(is, sizeof is, tensor->shape, tensor->ndim);
         write_shape(wanted, sizeof wanted, shape, ndim);
         loader->code = attune_fail(loader->error, ATTUNE_INVALID_ARGUMENT, SAMPLER_DOMAIN, loader->file->path,
-                                   "%s: tensor '%s' is %s, but config.json makes it %s", loader->file->path,
-                                   name, is, wanted);
+                                   "%s: tensor '%s' is %s, but %s makes it %s", loader->file->path, name, is,
+                                   loader->rename ? "the configuration" : "config.json", wanted);
         return none;
     }
+    loader->file->tensors[tensor - loader->file->tensors].used = 1;
     return (device_stored){tensor->data, tensor->dtype};
 }
 
