@@ -10,7 +10,7 @@
 #include <unistd.h>
 
 static const char *const parts[] = {"scheduler", "text_encoder", "unet", "vae"};
-enum { PARTS = 4, COUNT_LIMIT = 4096 };
+enum { PARTS = 4, COUNT_LIMIT = 257 }; /* one more than any configuration may have */
 
 /* Reading shapes; after a failure everything reads 0. */
 typedef struct shapes {
@@ -39,6 +39,19 @@ __attribute__((format(printf, 4, 5))) static json_int_t extent(shapes *from, int
                                       "%s: 1 tensor is missing: %s", from->file->path, name);
     attune_hint(from->error, "the file is damaged, or of another kind of model");
     return 0;
+}
+
+/* The channels that a residual block makes: its first convolution's, which the norm behind it must confirm.
+ */
+static json_int_t block_channels(shapes *from, const char *block, const char *convolution, const char *norm) {
+    json_int_t out = extent(from, 0, 4, "%s%s", block, convolution);
+    json_int_t normed = extent(from, 0, 1, "%s%s", block, norm);
+    if (from->code == ATTUNE_OK && out != normed)
+        from->code =
+            attune_fail(from->error, ATTUNE_INVALID_ARGUMENT, SAMPLER_DOMAIN, from->file->path,
+                        "%s: tensors '%s%s' and '%s%s' have %lld and %lld channels", from->file->path, block,
+                        convolution, block, norm, (long long)out, (long long)normed);
+    return out;
 }
 
 __attribute__((format(printf, 2, 3))) static int has(const shapes *from, const char *format, ...) {
@@ -72,8 +85,10 @@ static int read_down(shapes *from, json_t *channels, json_t *types) {
         }
         if (first) {
             int attention = has(from, UNET "input_blocks.%d.1.", i);
-            json_array_append_new(
-                channels, json_integer(extent(from, 0, 4, UNET "input_blocks.%d.0.in_layers.2.weight", i)));
+            char block[96];
+            (void)snprintf(block, sizeof block, UNET "input_blocks.%d.0.", i);
+            json_array_append_new(channels, json_integer(block_channels(from, block, "in_layers.2.weight",
+                                                                        "out_layers.0.weight")));
             json_array_append_new(types, json_string(attention ? "CrossAttnDownBlock2D" : "DownBlock2D"));
         }
         first = 0;
@@ -104,8 +119,10 @@ static json_t *vae_shapes(shapes *from) {
     json_t *channels = json_array(), *types = json_array();
     int levels = numbered(from, DECODER "up."), blocks = numbered(from, DECODER "up.0.block.");
     for (int i = 0; i < levels; ++i) {
+        char block[96];
+        (void)snprintf(block, sizeof block, DECODER "up.%d.block.0.", i);
         json_array_append_new(channels,
-                              json_integer(extent(from, 0, 4, DECODER "up.%d.block.0.conv1.weight", i)));
+                              json_integer(block_channels(from, block, "conv1.weight", "norm2.weight")));
         json_array_append_new(types, json_string("UpDecoderBlock2D"));
     }
     json_int_t latent = extent(from, 1, 4, DECODER "conv_in.weight");
