@@ -247,7 +247,7 @@ static attune_code read_index(const source *from) {
 }
 
 static attune_code read_scheduler(const source *from, sigma_config *out) {
-    int64_t steps;
+    int64_t steps = 0;
     attune_code code = check_fixed(from, scheduler_fixed, sizeof scheduler_fixed / sizeof scheduler_fixed[0]);
     if (code == ATTUNE_OK)
         code = get_int(from, "num_train_timesteps", 2, 65536, 1000, &steps);

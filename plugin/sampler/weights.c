@@ -143,6 +143,17 @@ static device_stored take(weights_loader *loader, const char *diffusers_name, co
     return (device_stored){tensor->data, tensor->dtype};
 }
 
+/* A layer is called in errors what the file calls it. */
+static void name_layer(const weights_loader *loader, device_layer *layer, const char *base) {
+    static const char ending[] = ".weight";
+    char name[WEIGHTS_NAME + 16], room[WEIGHTS_TENSOR_NAME];
+    (void)snprintf(name, sizeof name, "%s%s", base, ending);
+    const char *stored = stored_name(loader, name, room);
+    size_t length = strlen(stored);
+    (void)snprintf(layer->name, sizeof layer->name, "%.*s",
+                   (int)(length < strlen(ending) ? length : length - strlen(ending)), stored);
+}
+
 static device_weights *make_layer(weights_loader *loader, const device_layer *layer) {
     weights_pool *pool = loader->pool;
     device_weights *weights = NULL;
@@ -177,7 +188,7 @@ device_weights *weights_stacked(weights_loader *loader, const char *block, const
         char base[WEIGHTS_NAME];
         (void)snprintf(base, sizeof base, "%s%s", block, names[i]);
         if (i == 0)
-            memcpy(layer.name, base, sizeof layer.name);
+            name_layer(loader, &layer, base);
         take_part(loader, &layer, base, bias, out);
     }
     return make_layer(loader, &layer);
@@ -191,8 +202,10 @@ device_weights *weights_linear(weights_loader *loader, const char *block, const 
 device_weights *weights_convolution(weights_loader *loader, const char *block, const char *name, int64_t in,
                                     int64_t out, int32_t stride) {
     device_layer layer = {.kernel = 3, .stride = stride, .in = in};
-    (void)snprintf(layer.name, sizeof layer.name, "%s%s", block, name);
-    take_part(loader, &layer, layer.name, 1, out);
+    char base[WEIGHTS_NAME];
+    (void)snprintf(base, sizeof base, "%s%s", block, name);
+    name_layer(loader, &layer, base);
+    take_part(loader, &layer, base, 1, out);
     return make_layer(loader, &layer);
 }
 
@@ -200,14 +213,15 @@ float *weights_matrix(weights_loader *loader, const char *name, int64_t rows, in
     int64_t shape[2] = {rows, columns};
     weights_pool *pool = loader->pool;
     float *vector = NULL;
+    char room[WEIGHTS_TENSOR_NAME];
     device_stored stored = take(loader, name, shape, 2);
     if (loader->code != ATTUNE_OK || loader->missing > 0)
         return NULL;
     loader->code =
         grow(pool->host, (void **)&pool->vectors, pool->vector_count, &pool->vector_capacity, loader->error);
     if (loader->code == ATTUNE_OK)
-        loader->code =
-            pool->ops->vector(pool->dev, name, stored, (uint64_t)(rows * columns), &vector, loader->error);
+        loader->code = pool->ops->vector(pool->dev, stored_name(loader, name, room), stored,
+                                         (uint64_t)(rows * columns), &vector, loader->error);
     if (loader->code == ATTUNE_OK)
         pool->vectors[pool->vector_count++] = vector;
     return vector;
@@ -226,9 +240,10 @@ weights_norm weights_normalisation(weights_loader *loader, const char *block, co
 
 device_stored weights_table(weights_loader *loader, const char *name, int64_t rows, int64_t columns) {
     int64_t shape[2] = {rows, columns};
+    char room[WEIGHTS_TENSOR_NAME];
     device_stored stored = take(loader, name, shape, 2);
     if (loader->code == ATTUNE_OK && loader->missing == 0)
-        loader->code = loader->pool->ops->check(loader->pool->dev, name, stored, (uint64_t)(rows * columns),
-                                                loader->error);
+        loader->code = loader->pool->ops->check(loader->pool->dev, stored_name(loader, name, room), stored,
+                                                (uint64_t)(rows * columns), loader->error);
     return stored;
 }

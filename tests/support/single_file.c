@@ -247,6 +247,19 @@ void single_file_put(const char *path, const json_t *header) {
     free(bytes);
 }
 
+void single_file_poison(const char *path, const char *name) {
+    size_t size;
+    char *bytes = run_read(path, &size);
+    json_t *header = single_file_header(path);
+    const json_t *offsets = json_object_get(json_object_get(header, name), "data_offsets");
+    ck_assert_msg(offsets != NULL, "there is no %s", name);
+    uint64_t start = 8 + header_bytes(bytes);
+    memset(bytes + start + json_integer_value(json_array_get(offsets, 0)), 0xff, 4);
+    write_file(path, header, bytes + start, size - start);
+    json_decref(header);
+    free(bytes);
+}
+
 void single_file_names(const char *path, const char *const *names, const char *shape) {
     static const char zeros[1 << 16];
     json_t *header = json_object();

@@ -20,6 +20,9 @@ json_t *single_file_header(const char *path);
 /* Put another before the same data. */
 void single_file_put(const char *path, const json_t *header);
 
+/* Make a tensor's first 4 bytes ones: no number in any format. */
+void single_file_poison(const char *path, const char *name);
+
 /* A file of one-element tensors with these names (NULL ends them) and, where `shape` is given, that shape of
  * the first. */
 void single_file_names(const char *path, const char *const *names, const char *shape);
