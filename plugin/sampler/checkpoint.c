@@ -257,3 +257,31 @@ attune_code checkpoint_check_used(const safetensors *file, attune_error *error) 
             }
     return ATTUNE_OK;
 }
+
+attune_code checkpoint_check_schedule(const safetensors *file, const sigma_model *sigmas,
+                                      attune_error *error) {
+    const double bound = 1e-3; /* float32 rounds 1e-7; another schedule is off by far more */
+    const safetensors_tensor *alphas = safetensors_find(file, "alphas_cumprod");
+    if (!alphas || alphas->ndim != 1 || !attune_dtype_equal(alphas->dtype, ATTUNE_F32))
+        return ATTUNE_OK;
+    if (alphas->shape[0] != (int64_t)sigmas->count)
+        return attune_fail(error, ATTUNE_INVALID_ARGUMENT, SAMPLER_DOMAIN, file->path,
+                           "%s: tensor 'alphas_cumprod' has %lld timesteps, the configuration %u", file->path,
+                           (long long)alphas->shape[0], sigmas->count);
+    for (uint32_t i = 0; i < sigmas->count; ++i) {
+        float is;
+        memcpy(&is, (const char *)alphas->data + i * sizeof is, sizeof is);
+        double wanted = 1.0 / (1.0 + sigmas->sigmas[i] * sigmas->sigmas[i]), off = (double)is - wanted;
+        if (off <= bound * wanted && off >= -bound * wanted)
+            continue;
+        attune_code code = attune_fail(error, ATTUNE_UNIMPLEMENTED, SAMPLER_DOMAIN, file->path,
+                                       "%s: tensor 'alphas_cumprod' is %g at timestep %u, where the "
+                                       "configuration's betas make it %g",
+                                       file->path, (double)is, i, wanted);
+        attune_hint(error,
+                    "the model was trained with other betas, or zero terminal SNR: --model-config can say "
+                    "beta_start, beta_end and beta_schedule");
+        return code;
+    }
+    return ATTUNE_OK;
+}

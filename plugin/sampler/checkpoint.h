@@ -39,6 +39,11 @@ void checkpoint_vae_name(const void *context, const char *name, char out[WEIGHTS
 /* [any] After loading: INVALID_ARGUMENT where a tensor of the networks was taken by none of them. */
 attune_code checkpoint_check_used(const safetensors *file, attune_error *error);
 
+/* [any] UNIMPLEMENTED or INVALID_ARGUMENT where the file's own noise schedule (alphas_cumprod, in float32) is
+ * not the one that the configuration makes. */
+attune_code checkpoint_check_schedule(const safetensors *file, const sigma_model *sigmas,
+                                      attune_error *error);
+
 /* [any] How many names start with the text. */
 uint64_t checkpoint_count(const safetensors *file, const char *start);
 

@@ -121,6 +121,7 @@ static attune_code read_file(model *m, const char *path, const attune_model_opti
     PASS_TRY(checkpoint_open(&m->host, path, file, error));
     PASS_TRY(checkpoint_config(file, options ? options->config : NULL, &m->config, error));
     PASS_TRY(sigma_model_open(m->host.memory, &m->config.sigmas, &m->sigmas, error));
+    PASS_TRY(checkpoint_check_schedule(file, &m->sigmas, error));
     PASS_TRY(open_tokenizer(m, NULL, options, error));
     for (int i = 0; i < PARTS; ++i) {
         if (is_cancelled(control))

@@ -8,6 +8,7 @@
 #include "tests/support/single_file.h"
 
 #include <check.h>
+#include <math.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -385,6 +386,55 @@ START_TEST(the_web_uis_notes_are_let_be) {
 }
 END_TEST
 
+/* alphas_cumprod as the file has it: the model's own schedule, one value of which may be another. */
+static void put_schedule(const char *path, const sigma_model *sigmas, uint32_t count, uint32_t at,
+                         float value) {
+    json_t *header = single_file_header(path);
+    size_t size;
+    free(run_read(path, &size));
+    char *text = json_dumps(header, JSON_COMPACT);
+    json_int_t begin = (json_int_t)(size - 8 - strlen(text));
+    free(text);
+    json_object_set_new(header, "alphas_cumprod",
+                        json_pack("{s:s, s:[I], s:[I, I]}", "dtype", "F32", "shape", (json_int_t)count,
+                                  "data_offsets", begin, begin + 4 * (json_int_t)count));
+    single_file_put(path, header);
+    json_decref(header);
+    FILE *file = fopen(path, "ab");
+    for (uint32_t i = 0; i < count; ++i) {
+        float alpha = (float)(1.0 / (1.0 + sigmas->sigmas[i] * sigmas->sigmas[i]));
+        if (i == at)
+            alpha = value;
+        ck_assert_uint_eq(fwrite(&alpha, sizeof alpha, 1, file), 1);
+    }
+    ck_assert_int_eq(fclose(file), 0);
+}
+
+START_TEST(the_files_schedule_must_be_the_configurations) {
+    rig r;
+    attune_error error;
+    rig_open(&r, 1);
+    model *m = rig_model(&r, "tiny");
+    put_schedule(whole("tiny"), &m->sigmas, 1000, 1000, 0);
+    ck_assert_msg(try_open(&r, in_folder("x.safetensors"), NULL, NULL, &error) == ATTUNE_OK, "%s",
+                  error.message);
+    static const char other[] =
+        "{\"scheduler\": {\"beta_schedule\": \"linear\"}, \"unet\": {\"norm_num_groups\": 4, "
+        "\"attention_head_dim\": 4}, \"vae\": {\"norm_num_groups\": 4}}";
+    single_file_text(in_folder("given.json"), other);
+    refused(&r, in_folder("x.safetensors"), in_folder("given.json"), ATTUNE_UNIMPLEMENTED,
+            "'alphas_cumprod' is");
+    put_schedule(whole("tiny"), &m->sigmas, 1000, 999, 0.0f); /* zero terminal SNR */
+    refused(&r, in_folder("x.safetensors"), NULL, ATTUNE_UNIMPLEMENTED, "is 0 at timestep 999");
+    put_schedule(whole("tiny"), &m->sigmas, 1000, 3, nanf(""));
+    refused(&r, in_folder("x.safetensors"), NULL, ATTUNE_UNIMPLEMENTED, "at timestep 3");
+    put_schedule(whole("tiny"), &m->sigmas, 900, 900, 0);
+    refused(&r, in_folder("x.safetensors"), NULL, ATTUNE_INVALID_ARGUMENT, "has 900 timesteps");
+    r.sampler->model_close(m);
+    rig_close(&r);
+}
+END_TEST
+
 /* ---- other files ---- */
 
 static const struct {
@@ -553,6 +603,7 @@ TCase *checkpoint_cases(void) {
     tcase_add_test(cases, configurations_are_checked);
     tcase_add_test(cases, nothing_is_assumed_in_silence);
     tcase_add_test(cases, the_web_uis_notes_are_let_be);
+    tcase_add_test(cases, the_files_schedule_must_be_the_configurations);
     tcase_add_test(cases, another_kind_of_model_is_named);
     tcase_add_test(cases, pickles_are_refused_with_the_way_out);
     tcase_add_test(cases, the_host_brings_the_vocabulary);
