@@ -56,6 +56,22 @@ static attune_code choose_sampler(attune *host, const attune_wish *wish, attune_
 
 attune_code attune_model_open(attune *host, const char *path, const attune_wish *wish,
                               const attune_control *control, attune_model **out, attune_error *error) {
+    return attune_model_open_with(host, path, NULL, wish, control, out, error);
+}
+
+/* What the sampler is told: the caller's options, and of the host what they leave open. */
+static attune_model_options options_for(const attune *host, const attune_model_options *given) {
+    attune_model_options options = {.struct_size = sizeof options, .vocabulary = host->vocabulary};
+    if (given && given->vocabulary)
+        options.vocabulary = given->vocabulary;
+    if (given)
+        options.config = given->config;
+    return options;
+}
+
+attune_code attune_model_open_with(attune *host, const char *path, const attune_model_options *given,
+                                   const attune_wish *wish, const attune_control *control, attune_model **out,
+                                   attune_error *error) {
     static const attune_control no_control = {.struct_size = sizeof no_control};
     attune_error reason;
     memset(&reason, 0, sizeof reason);
@@ -65,6 +81,8 @@ attune_code attune_model_open(attune *host, const char *path, const attune_wish 
     attune_code code = wish ? attune_wish_check(wish, error) : ATTUNE_OK;
     if (!code && control)
         code = attune_struct_in(control, sizeof *control, "attune_control", error);
+    if (!code && given)
+        code = attune_struct_in(given, sizeof *given, "attune_model_options", error);
     if (code)
         return code;
     attune_model *model = calloc(1, sizeof *model);
@@ -83,7 +101,7 @@ attune_code attune_model_open(attune *host, const char *path, const attune_wish 
             *error = reason;
         return code;
     }
-    attune_model_options options = {.struct_size = sizeof options, .vocabulary = host->vocabulary};
+    const attune_model_options options = options_for(host, given);
     attune_generation *generation = model->generation;
     attune_host_hold(host);
     attune_pool_enter(host->pool);

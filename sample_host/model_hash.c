@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 enum { CHUNK = 1 << 20 };
 
@@ -29,9 +30,13 @@ static void *work(void *context) {
     return NULL;
 }
 
-void model_hash_start(model_hash *hash, const char *folder, const char *file) {
+void model_hash_start(model_hash *hash, const char *model, const char *file) {
+    struct stat info;
     memset(hash, 0, sizeof *hash);
-    (void)snprintf(hash->path, sizeof hash->path, "%s/%s", folder, file);
+    if (stat(model, &info) == 0 && S_ISREG(info.st_mode))
+        (void)snprintf(hash->path, sizeof hash->path, "%s", model);
+    else
+        (void)snprintf(hash->path, sizeof hash->path, "%s/%s", model, file);
     sigset_t all, old;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &old); /* signals are the main thread's */

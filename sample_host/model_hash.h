@@ -12,8 +12,8 @@ typedef struct model_hash {
     char text[11]; /* after model_hash_finish; "" where the file could not be read */
 } model_hash;
 
-/* Start hashing `folder`/`file`. */
-void model_hash_start(model_hash *hash, const char *folder, const char *file);
+/* Start hashing `model`, or where that is a folder `model`/`file`. */
+void model_hash_start(model_hash *hash, const char *model, const char *file);
 /* Wait for it. Harmless when called again. */
 void model_hash_finish(model_hash *hash);
 

@@ -3,6 +3,7 @@
 #include "infotext.h"
 #include "interrupt.h"
 #include "model_hash.h"
+#include "model_name.h"
 #include "pictures.h"
 #include "progress.h"
 #include "words.h"
@@ -16,7 +17,7 @@
 enum { MAX_RECORDS = 256, MAX_IMAGES = 1 << 20 };
 
 static struct {
-    char *negative_prompt, *sampler, *scheduler, *seed, *model, *output, *cfg_scale;
+    char *negative_prompt, *sampler, *scheduler, *seed, *model, *model_config, *output, *cfg_scale;
     int steps, width, height, batch_size, batch_count;
 } options = {.steps = 20, .batch_size = 1, .batch_count = 1};
 
@@ -35,7 +36,11 @@ static const struct poptOption table[] = {
     {"batch-count", 0, POPT_ARG_INT, &options.batch_count, 0, "batches made one after another (default: 1)",
      "N"},
     {"model", 0, POPT_ARG_STRING, &options.model, 0,
-     "a Stable Diffusion 1.x diffusers folder (default: the embedded emoji model)", "PATH"},
+     "a Stable Diffusion 1.x checkpoint (.safetensors) or diffusers folder (default: the embedded emoji "
+     "model)",
+     "PATH"},
+    {"model-config", 0, POPT_ARG_STRING, &options.model_config, 0,
+     "JSON with what a checkpoint's shapes do not tell (default: NAME.json beside NAME.safetensors)", "FILE"},
     {"output", 'o', POPT_ARG_STRING, &options.output, 0,
      "the picture's file; of several, STEM-0001.png … (default: ./attune-SEED.png)", "FILE"},
     POPT_TABLEEND};
@@ -117,8 +122,10 @@ static attune_code load_model(job *j) {
     double start = progress_now();
     j->model_path = options.model ? options.model : app->model_dir;
     app_say(app, "Loading %s", j->model_path);
-    attune_code code =
-        attune_model_open(app->host, j->model_path, &app->wish, interrupt_control(), &j->model, &app->error);
+    const attune_model_options model_options = {.struct_size = sizeof model_options,
+                                                .config = options.model_config};
+    attune_code code = attune_model_open_with(app->host, j->model_path, &model_options, &app->wish,
+                                              interrupt_control(), &j->model, &app->error);
     if (code != ATTUNE_OK)
         return code;
     j->load_seconds = progress_now() - start;
@@ -185,16 +192,8 @@ static void served_text(const job *j, char *names, char *arithmetic, size_t size
 
 static char *parameters(job *j, uint64_t seed) {
     char names[512], arithmetic[512], plugin[128];
-    const char *slash = NULL;
     char model[256];
-    size_t length = strlen(j->model_path);
-    while (length > 1 && j->model_path[length - 1] == '/')
-        --length;
-    for (size_t i = 0; i + 1 < length; ++i)
-        if (j->model_path[i] == '/')
-            slash = j->model_path + i + 1;
-    slash = slash ? slash : j->model_path;
-    (void)snprintf(model, sizeof model, "%.*s", (int)(j->model_path + length - slash), slash);
+    model_name(j->model_path, model, sizeof model);
     served_text(j, names, arithmetic, sizeof names);
     (void)snprintf(plugin, sizeof plugin, "%s %s", j->sampler_plugin.id, j->sampler_plugin.version);
     model_hash_finish(&j->hash);

@@ -167,6 +167,12 @@ ATTUNE_EXPORT attune_code attune_cpu_device(attune *host, attune_device_id *out,
 ATTUNE_EXPORT attune_code attune_model_open(attune *host, const char *path, const attune_wish *wish,
                                             const attune_control *control, attune_model **out,
                                             attune_error *error);
+/* [any] The same, with what concerns this model alone: `options` (may be NULL) with a vocabulary instead of
+ * the host's and a configuration for a checkpoint in one file. Its texts are borrowed for the call. */
+ATTUNE_EXPORT attune_code attune_model_open_with(attune *host, const char *path,
+                                                 const attune_model_options *options, const attune_wish *wish,
+                                                 const attune_control *control, attune_model **out,
+                                                 attune_error *error);
 ATTUNE_EXPORT attune_code attune_model_describe(attune_model *model, attune_model_info *out,
                                                 attune_error *error);
 /* The plugin that serves the model. */

@@ -37,8 +37,11 @@ typedef struct attune_model_options {
     uint32_t struct_size;
     uint32_t reserved;
     const char
-        *vocabulary; /* folder with vocab.json and merges.txt for models that bring none; NULL = none */
+        *vocabulary;    /* folder with vocab.json and merges.txt for models that bring none; NULL = none */
+    const char *config; /* for a checkpoint in one file: JSON that says what shapes do not tell; NULL = the
+                           NAME.json beside it, where there is one. docs/cli.md has the format. */
 } attune_model_options;
+ATTUNE_STATIC_ASSERT(sizeof(attune_model_options) == 24, "attune_model_options is part of the ABI");
 
 typedef struct attune_model_info {
     uint32_t struct_size;
@@ -48,7 +51,8 @@ typedef struct attune_model_info {
     uint64_t weights_bytes; /* resident or mapped */
     char kind[64];          /* "Stable Diffusion 1.x" */
     char dtype[16];         /* of the UNet's weights as stored: "float16" */
-    char weights_file[64];  /* the UNet's file beneath the model's folder, for "Model hash" */
+    char weights_file[64];  /* the UNet's file beneath the model's folder, for "Model hash";
+                               of a checkpoint in one file that file's name, cut where it is longer */
 } attune_model_info;
 ATTUNE_STATIC_ASSERT(sizeof(attune_model_info) == 168, "attune_model_info is part of the ABI");
 
@@ -140,10 +144,11 @@ typedef struct attune_sampler_interface {
     attune_code (*describe)(void *instance, attune_sampler_info *out, attune_error *error);
     /* [any] The index-th name of a list (ATTUNE_LIST_…) into 64 bytes; OUT_OF_RANGE ends the list. */
     attune_code (*list)(void *instance, int32_t list, uint32_t index, char name[64]);
-    /* [any] Open a diffusers folder: configurations are read, weights mapped and checked. Blocks. The handle
-     * is immutable and may serve several sessions at once; the caller closes it after them. Errors:
-     * NOT_FOUND, DATA_LOSS (truncated), INVALID_ARGUMENT (missing tensors: the first three are named),
-     * UNIMPLEMENTED (another kind of model), RESOURCE_EXHAUSTED, CANCELLED. */
+    /* [any] Open a diffusers folder or a checkpoint in one .safetensors file: configurations are read,
+     * weights mapped and checked. Blocks. The handle is immutable and may serve several sessions at once; the
+     * caller closes it after them. Errors: NOT_FOUND, DATA_LOSS (truncated), INVALID_ARGUMENT (missing
+     * tensors: the first three are named), UNIMPLEMENTED (another kind of model), RESOURCE_EXHAUSTED,
+     * CANCELLED. */
     attune_code (*model_open)(void *instance, const char *path, const attune_model_options *options,
                               const attune_stream *stream, const attune_control *control, void **model,
                               attune_error *error);

@@ -1,4 +1,4 @@
-/* config.c: reading and checking a diffusers folder's configuration. */
+/* config.c: reading and checking a model's configuration, in the keys of diffusers. */
 #include "plugin/sampler/config.h"
 
 #include <errno.h>
@@ -30,7 +30,9 @@ static attune_code open_source(const char *folder, const char *name, source *out
             attune_fail(error, number == ENOENT || number == ENOTDIR ? ATTUNE_NOT_FOUND : ATTUNE_UNKNOWN,
                         SAMPLER_DOMAIN, name, "cannot open %s: %s", out->path, strerror(number));
         attune_hint(
-            error, "a model is a diffusers folder: model_index.json, unet/, vae/, text_encoder/, scheduler/");
+            error,
+            "a model is a .safetensors checkpoint or a diffusers folder: model_index.json, unet/, vae/, "
+            "text_encoder/, scheduler/");
         return code;
     }
     out->root = json_loadf(file, JSON_REJECT_DUPLICATES, &where);
@@ -245,7 +247,7 @@ static attune_code read_index(const source *from) {
 }
 
 static attune_code read_scheduler(const source *from, sigma_config *out) {
-    int64_t steps;
+    int64_t steps = 0;
     attune_code code = check_fixed(from, scheduler_fixed, sizeof scheduler_fixed / sizeof scheduler_fixed[0]);
     if (code == ATTUNE_OK)
         code = get_int(from, "num_train_timesteps", 2, 65536, 1000, &steps);
@@ -413,6 +415,126 @@ static attune_code check_together(const char *folder, const model_config *config
                            "%s: the UNet's out_channels is %lld, the VAE's latent_channels %lld", folder,
                            (long long)config->unet.out_channels, (long long)config->vae.latent_channels);
     return ATTUNE_OK;
+}
+
+/* ---- one configuration for a model in one file ---- */
+
+/* What else diffusers writes there. Nothing here depends on it. */
+static const char *const scheduler_keys[] = {"num_train_timesteps",
+                                             "beta_start",
+                                             "beta_end",
+                                             "beta_schedule",
+                                             "clip_sample",
+                                             "clip_sample_range",
+                                             "set_alpha_to_one",
+                                             "skip_prk_steps",
+                                             "steps_offset",
+                                             "timestep_spacing",
+                                             "thresholding",
+                                             "sample_max_value",
+                                             "dynamic_thresholding_ratio",
+                                             "interpolation_type",
+                                             "use_karras_sigmas",
+                                             "final_sigmas_type",
+                                             "timestep_type",
+                                             "sigma_min",
+                                             "sigma_max",
+                                             "use_beta_sigmas",
+                                             "use_exponential_sigmas",
+                                             NULL};
+static const char *const text_keys[] = {"vocab_size",
+                                        "hidden_size",
+                                        "intermediate_size",
+                                        "num_hidden_layers",
+                                        "num_attention_heads",
+                                        "max_position_embeddings",
+                                        "layer_norm_eps",
+                                        "hidden_act",
+                                        "architectures",
+                                        "attention_dropout",
+                                        "bos_token_id",
+                                        "eos_token_id",
+                                        "pad_token_id",
+                                        "dropout",
+                                        "dtype",
+                                        "torch_dtype",
+                                        "initializer_factor",
+                                        "initializer_range",
+                                        "model_type",
+                                        "projection_dim",
+                                        "transformers_version",
+                                        NULL};
+static const char *const unet_keys[] = {"sample_size",
+                                        "in_channels",
+                                        "out_channels",
+                                        "block_out_channels",
+                                        "down_block_types",
+                                        "up_block_types",
+                                        "layers_per_block",
+                                        "num_attention_heads",
+                                        "attention_head_dim",
+                                        "transformer_layers_per_block",
+                                        "cross_attention_dim",
+                                        "norm_num_groups",
+                                        "norm_eps",
+                                        "flip_sin_to_cos",
+                                        "freq_shift",
+                                        "addition_embed_type_num_heads",
+                                        "addition_time_embed_dim",
+                                        "dropout",
+                                        "projection_class_embeddings_input_dim",
+                                        "upcast_attention",
+                                        "use_linear_projection",
+                                        NULL};
+static const char *const vae_keys[] = {"latent_channels", "in_channels",
+                                       "out_channels",    "layers_per_block",
+                                       "norm_num_groups", "block_out_channels",
+                                       "up_block_types",  "down_block_types",
+                                       "scaling_factor",  "use_post_quant_conv",
+                                       "use_quant_conv",  "force_upcast",
+                                       "sample_size",     NULL};
+
+/* A misspelt key would leave a standard value in force without a word. */
+static attune_code check_keys(const source *from, const char *const *keys, const fixed *table, size_t count) {
+    const char *key;
+    json_t *value;
+    json_object_foreach(from->root, key, value) {
+        int known = key[0] == '_'; /* _class_name, _diffusers_version */
+        for (size_t i = 0; keys[i] && !known; ++i)
+            known = strcmp(key, keys[i]) == 0;
+        for (size_t i = 0; i < count && !known; ++i)
+            known = strcmp(key, table[i].key) == 0;
+        if (!known)
+            return attune_fail(from->error, ATTUNE_INVALID_ARGUMENT, SAMPLER_DOMAIN, from->name,
+                               "%s: '%s' is no key of diffusers' configuration", from->path, key);
+    }
+    return ATTUNE_OK;
+}
+
+attune_code config_parse(struct json_t *root, const char *path, model_config *out, attune_error *error) {
+    static const struct {
+        const char *name;
+        const char *const *keys;
+        const fixed *table;
+        size_t count;
+    } parts[] = {
+        {"scheduler", scheduler_keys, scheduler_fixed, sizeof scheduler_fixed / sizeof scheduler_fixed[0]},
+        {"text_encoder", text_keys, NULL, 0},
+        {"unet", unet_keys, unet_fixed, sizeof unet_fixed / sizeof unet_fixed[0]},
+        {"vae", vae_keys, vae_fixed, sizeof vae_fixed / sizeof vae_fixed[0]}};
+    attune_code code = ATTUNE_OK;
+    memset(out, 0, sizeof *out);
+    for (int i = 0; i < 4 && code == ATTUNE_OK; ++i) {
+        source from = {json_object_get(root, parts[i].name), "", parts[i].name, error};
+        (void)snprintf(from.path, sizeof from.path, "%s, %s", path, parts[i].name);
+        code = check_keys(&from, parts[i].keys, parts[i].table, parts[i].count);
+        if (code == ATTUNE_OK)
+            code = i == 0   ? read_scheduler(&from, &out->sigmas)
+                   : i == 1 ? read_text(&from, &out->text)
+                   : i == 2 ? read_unet(&from, &out->unet)
+                            : read_vae(&from, &out->vae);
+    }
+    return code == ATTUNE_OK ? check_together(path, out, error) : code;
 }
 
 attune_code config_read(const char *folder, model_config *out, attune_error *error) {

@@ -1,6 +1,6 @@
 /*
- * config.h: the configuration of a diffusers folder for Stable Diffusion 1.x-shaped models. Field names are
- * those of the files; a value that the networks here do not implement is refused when the folder is opened.
+ * config.h: the configuration of Stable Diffusion 1.x-shaped models. Field names are those of a diffusers
+ * folder's files; a value that the networks here do not implement is refused when the model is opened.
  */
 #ifndef ATTUNE_SAMPLER_CONFIG_H
 #define ATTUNE_SAMPLER_CONFIG_H
@@ -67,5 +67,12 @@ typedef struct model_config {
  * or range), UNIMPLEMENTED (a value of another kind of model: file, key, value, and what is supported).
  */
 attune_code config_read(const char *folder, model_config *out, attune_error *error);
+
+/*
+ * [any] The same from one JSON object {"scheduler": {…}, "text_encoder": {…}, "unet": {…}, "vae": {…}} with
+ * those files' keys; `path` is what messages call it. A key that diffusers does not know is refused.
+ */
+struct json_t;
+attune_code config_parse(struct json_t *root, const char *path, model_config *out, attune_error *error);
 
 #endif

@@ -1,6 +1,7 @@
 /*
- * model.h: an open diffusers folder: configuration, tokenizer, mapped weights, networks. Immutable after
- * model_open but for packed weights, which sessions add under `preparing`; shared by all its sessions.
+ * model.h: an open model, a diffusers folder or one file: configuration, tokenizer, mapped weights, networks.
+ * Immutable after model_open but for packed weights, which sessions add under `preparing`; shared by all its
+ * sessions.
  */
 #ifndef ATTUNE_SAMPLER_MODEL_H
 #define ATTUNE_SAMPLER_MODEL_H
@@ -12,6 +13,8 @@
 
 #include <pthread.h>
 
+enum { MODEL_FILES = 3 };
+
 typedef struct model {
     services host;
     const device_ops *ops;
@@ -19,11 +22,9 @@ typedef struct model {
     model_config config;
     sigma_model sigmas;
     tokenizer *tokens;
-    safetensors text_file;
-    safetensors unet_file;
-    safetensors vae_file;
-    char unet_name[64]; /* the UNet's file beneath the folder */
-    char dtype[16];     /* of its weights */
+    safetensors files[MODEL_FILES]; /* one, or one for each part; the rest are clear */
+    char unet_name[64];             /* the UNet's file beneath the folder, or beside it the one file */
+    char dtype[16];                 /* of its weights */
     weights_pool pool;
     text_encoder text;
     unet unet;

@@ -109,13 +109,17 @@ static attune_code open_model(void *handle, const char *path, const attune_model
                               attune_error *error) {
     instance *self = handle;
     model *m = NULL;
+    attune_model_options known = {.struct_size = sizeof known};
     PASS_TRY(check_control(control, error));
-    if (options)
-        PASS_TRY(check_size(options->struct_size, sizeof *options, "attune_model_options", error));
+    if (options) { /* a host of the first revision gives no `config` */
+        const size_t first = offsetof(attune_model_options, config);
+        PASS_TRY(check_size(options->struct_size, first, "attune_model_options", error));
+        memcpy(&known, options, options->struct_size < sizeof known ? first : sizeof known);
+    }
     (void)stream; /* weights are packed when a session begins, on its own stream */
     const uint64_t environment =
         attune_fp_enter(); /* here and below: the caller's may flush or round otherwise */
-    attune_code code = model_open(&self->host, self->ops, self->dev, path, options, control, &m, error);
+    attune_code code = model_open(&self->host, self->ops, self->dev, path, &known, control, &m, error);
     attune_fp_leave(environment);
     if (code == ATTUNE_OK)
         *out = m;

@@ -22,6 +22,7 @@ typedef struct safetensors_tensor {
     int64_t shape[SAFETENSORS_MAX_DIMS];
     const void *data; /* in the map; no alignment is promised */
     uint64_t bytes;
+    int32_t used; /* set by a loader (weights.h), so that what no network took can be found */
 } safetensors_tensor;
 
 typedef struct safetensors {

@@ -215,9 +215,8 @@ static attune_code pack(session *s, attune_error *error) {
         uint64_t left = m->pool.count - i, count = left < LAYERS_AT_A_TIME ? left : LAYERS_AT_A_TIME;
         PASS_TRY(pass_check(&s->pass, error));
         PASS_TRY(m->ops->pack(m->dev, &s->pass.run, m->pool.layers + i, count, error));
-        safetensors_release(&m->text_file);
-        safetensors_release(&m->unet_file);
-        safetensors_release(&m->vae_file);
+        for (int k = 0; k < MODEL_FILES; ++k)
+            safetensors_release(&m->files[k]);
     }
     return ATTUNE_OK;
 }

@@ -46,22 +46,39 @@ void weights_begin(weights_loader *loader, weights_pool *pool, const safetensors
     loader->error = error;
 }
 
+void weights_rename_with(weights_loader *loader, weights_rename rename, const void *context) {
+    loader->rename = rename;
+    loader->rename_context = context;
+}
+
 attune_code weights_end(weights_loader *loader) {
     if (loader->code != ATTUNE_OK || loader->missing == 0)
         return loader->code;
-    const char(*first)[96] = loader->first;
+    const char(*first)[128] = loader->first;
     uint32_t shown = loader->missing < 3 ? loader->missing : 3;
     attune_code code =
         attune_fail(loader->error, ATTUNE_INVALID_ARGUMENT, SAMPLER_DOMAIN, loader->file->path,
                     "%s: %u tensor%s missing: %s%s%s%s%s%s", loader->file->path, loader->missing,
                     loader->missing == 1 ? " is" : "s are", first[0], shown > 1 ? ", " : "", first[1],
                     shown > 2 ? ", " : "", first[2], loader->missing > 3 ? ", ..." : "");
-    attune_hint(loader->error, "the file does not belong to the config.json beside it");
+    if (loader->rename)
+        attune_hint(loader->error, "the file is damaged, or --model-config describes another model");
+    else
+        attune_hint(loader->error, "the file does not belong to the config.json beside it");
     return code;
 }
 
+/* What the file calls `name`, for looking it up and for messages. */
+static const char *stored_name(const weights_loader *loader, const char *name,
+                               char room[WEIGHTS_TENSOR_NAME]) {
+    if (!loader->rename)
+        return name;
+    loader->rename(loader->rename_context, name, room);
+    return room;
+}
+
 static const safetensors_tensor *find(const weights_loader *loader, const char *name) {
-    char prefixed[256];
+    char prefixed[WEIGHTS_TENSOR_NAME];
     const safetensors_tensor *tensor = safetensors_find(loader->file, name);
     if (tensor || !loader->prefix)
         return tensor;
@@ -70,7 +87,8 @@ static const safetensors_tensor *find(const weights_loader *loader, const char *
 }
 
 int weights_has(const weights_loader *loader, const char *name) {
-    return find(loader, name) != NULL;
+    char room[WEIGHTS_TENSOR_NAME];
+    return find(loader, stored_name(loader, name, room)) != NULL;
 }
 
 static void write_shape(char *text, size_t size, const int64_t *shape, int32_t ndim) {
@@ -92,14 +110,17 @@ static int same_shape(const safetensors_tensor *tensor, const int64_t *shape, in
 }
 
 /* The tensor `name` with this shape; nothing where it is missing (which is noted) or something failed. */
-static device_stored take(weights_loader *loader, const char *name, const int64_t *shape, int32_t ndim) {
+static device_stored take(weights_loader *loader, const char *diffusers_name, const int64_t *shape,
+                          int32_t ndim) {
     device_stored none = {NULL, {0, 0, 0}};
+    char room[WEIGHTS_TENSOR_NAME];
     if (loader->code != ATTUNE_OK)
         return none;
+    const char *name = stored_name(loader, diffusers_name, room);
     const safetensors_tensor *tensor = find(loader, name);
     if (!tensor) {
         if (loader->missing < 3)
-            (void)snprintf(loader->first[loader->missing], sizeof loader->first[0], "%s", name);
+            (void)snprintf(loader->first[loader->missing], sizeof loader->first[0], "%.127s", name);
         loader->missing++;
         return none;
     }
@@ -114,11 +135,23 @@ static device_stored take(weights_loader *loader, const char *name, const int64_
         write_shape(is, sizeof is, tensor->shape, tensor->ndim);
         write_shape(wanted, sizeof wanted, shape, ndim);
         loader->code = attune_fail(loader->error, ATTUNE_INVALID_ARGUMENT, SAMPLER_DOMAIN, loader->file->path,
-                                   "%s: tensor '%s' is %s, but config.json makes it %s", loader->file->path,
-                                   name, is, wanted);
+                                   "%s: tensor '%s' is %s, but %s makes it %s", loader->file->path, name, is,
+                                   loader->rename ? "the configuration" : "config.json", wanted);
         return none;
     }
+    loader->file->tensors[tensor - loader->file->tensors].used = 1;
     return (device_stored){tensor->data, tensor->dtype};
+}
+
+/* A layer is called in errors what the file calls it. */
+static void name_layer(const weights_loader *loader, device_layer *layer, const char *base) {
+    static const char ending[] = ".weight";
+    char name[WEIGHTS_NAME + 16], room[WEIGHTS_TENSOR_NAME];
+    (void)snprintf(name, sizeof name, "%s%s", base, ending);
+    const char *stored = stored_name(loader, name, room);
+    size_t length = strlen(stored);
+    (void)snprintf(layer->name, sizeof layer->name, "%.*s",
+                   (int)(length < strlen(ending) ? length : length - strlen(ending)), stored);
 }
 
 static device_weights *make_layer(weights_loader *loader, const device_layer *layer) {
@@ -155,7 +188,7 @@ device_weights *weights_stacked(weights_loader *loader, const char *block, const
         char base[WEIGHTS_NAME];
         (void)snprintf(base, sizeof base, "%s%s", block, names[i]);
         if (i == 0)
-            memcpy(layer.name, base, sizeof layer.name);
+            name_layer(loader, &layer, base);
         take_part(loader, &layer, base, bias, out);
     }
     return make_layer(loader, &layer);
@@ -169,8 +202,10 @@ device_weights *weights_linear(weights_loader *loader, const char *block, const 
 device_weights *weights_convolution(weights_loader *loader, const char *block, const char *name, int64_t in,
                                     int64_t out, int32_t stride) {
     device_layer layer = {.kernel = 3, .stride = stride, .in = in};
-    (void)snprintf(layer.name, sizeof layer.name, "%s%s", block, name);
-    take_part(loader, &layer, layer.name, 1, out);
+    char base[WEIGHTS_NAME];
+    (void)snprintf(base, sizeof base, "%s%s", block, name);
+    name_layer(loader, &layer, base);
+    take_part(loader, &layer, base, 1, out);
     return make_layer(loader, &layer);
 }
 
@@ -178,14 +213,15 @@ float *weights_matrix(weights_loader *loader, const char *name, int64_t rows, in
     int64_t shape[2] = {rows, columns};
     weights_pool *pool = loader->pool;
     float *vector = NULL;
+    char room[WEIGHTS_TENSOR_NAME];
     device_stored stored = take(loader, name, shape, 2);
     if (loader->code != ATTUNE_OK || loader->missing > 0)
         return NULL;
     loader->code =
         grow(pool->host, (void **)&pool->vectors, pool->vector_count, &pool->vector_capacity, loader->error);
     if (loader->code == ATTUNE_OK)
-        loader->code =
-            pool->ops->vector(pool->dev, name, stored, (uint64_t)(rows * columns), &vector, loader->error);
+        loader->code = pool->ops->vector(pool->dev, stored_name(loader, name, room), stored,
+                                         (uint64_t)(rows * columns), &vector, loader->error);
     if (loader->code == ATTUNE_OK)
         pool->vectors[pool->vector_count++] = vector;
     return vector;
@@ -204,9 +240,10 @@ weights_norm weights_normalisation(weights_loader *loader, const char *block, co
 
 device_stored weights_table(weights_loader *loader, const char *name, int64_t rows, int64_t columns) {
     int64_t shape[2] = {rows, columns};
+    char room[WEIGHTS_TENSOR_NAME];
     device_stored stored = take(loader, name, shape, 2);
     if (loader->code == ATTUNE_OK && loader->missing == 0)
-        loader->code = loader->pool->ops->check(loader->pool->dev, name, stored, (uint64_t)(rows * columns),
-                                                loader->error);
+        loader->code = loader->pool->ops->check(loader->pool->dev, stored_name(loader, name, room), stored,
+                                                (uint64_t)(rows * columns), loader->error);
     return stored;
 }

@@ -24,14 +24,22 @@ typedef struct weights_pool {
 void weights_pool_open(weights_pool *pool, const services *host, const device_ops *ops, device *dev);
 void weights_pool_close(weights_pool *pool);
 
+/* Room for a tensor's name in the file. */
+enum { WEIGHTS_TENSOR_NAME = 256 };
+
+/* The file's name for the tensor `name`; "" where it has none. */
+typedef void (*weights_rename)(const void *context, const char *name, char out[WEIGHTS_TENSOR_NAME]);
+
 typedef struct weights_loader {
     weights_pool *pool;
     const safetensors *file;
-    const char *prefix; /* may stand before every name in the file, or not: "text_model." */
-    attune_code code;   /* of the first failure; everything after it does nothing */
+    const char *prefix;    /* may stand before every name in the file, or not: "text_model." */
+    weights_rename rename; /* NULL: the file has diffusers' names */
+    const void *rename_context;
+    attune_code code; /* of the first failure; everything after it does nothing */
     attune_error *error;
     uint32_t missing;
-    char first[3][96];
+    char first[3][128];
 } weights_loader;
 
 /* A normalisation's parameters in device memory. */
@@ -45,6 +53,8 @@ enum { WEIGHTS_NAME = 112 };
 
 void weights_begin(weights_loader *loader, weights_pool *pool, const safetensors *file, const char *prefix,
                    attune_error *error);
+/* From here on the file's names are those that `rename` gives. */
+void weights_rename_with(weights_loader *loader, weights_rename rename, const void *context);
 /* The result of it all. Errors: INVALID_ARGUMENT (missing tensors: the first three and their number; a wrong
  * shape: both shapes), UNIMPLEMENTED (a type that is not read), DATA_LOSS (values that are not finite). */
 attune_code weights_end(weights_loader *loader);

@@ -122,7 +122,7 @@ static const struct {
     SIZE(attune_attention_interface, 40),
     OFFSET(attune_attention_interface, run, 32),
     SIZE(attune_sampler_info, 352),
-    SIZE(attune_model_options, 16),
+    SIZE(attune_model_options, 24),
     SIZE(attune_model_info, 168),
     SIZE(attune_request, 80),
     SIZE(attune_bound, 24),

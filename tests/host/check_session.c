@@ -272,6 +272,23 @@ START_TEST(test_model_filters) {
 }
 END_TEST
 
+START_TEST(test_model_options) {
+    attune_model *other;
+    attune_model_options options = {.struct_size = sizeof options, .config = "mine.json"};
+    assert_fails(attune_model_open_with(host, run_folder(), &options, NULL, NULL, &other, &error), error,
+                 ATTUNE_UNIMPLEMENTED, "no configuration mine.json, no vocabulary at all");
+    options.vocabulary = "words";
+    assert_fails(attune_model_open_with(host, run_folder(), &options, &wish, NULL, &other, &error), error,
+                 ATTUNE_UNIMPLEMENTED, "no vocabulary words");
+    options.struct_size = 8;
+    assert_fails(attune_model_open_with(host, run_folder(), &options, NULL, NULL, &other, &error), error,
+                 ATTUNE_INVALID_ARGUMENT, "attune_model_options");
+    options = (attune_model_options){.struct_size = sizeof options};
+    assert_ok(attune_model_open_with(host, run_folder(), &options, NULL, NULL, &other, &error), error);
+    attune_model_close(other);
+}
+END_TEST
+
 /* Sessions hold their model, models their plugin: closing in any order is safe. */
 START_TEST(test_session_outlives_model_and_host) {
     uint8_t pixels[48];
@@ -300,6 +317,7 @@ TCase *session_cases(void) {
     tcase_add_test(cases, test_session_bad_requests);
     tcase_add_test(cases, test_model_describe_and_sampler);
     tcase_add_test(cases, test_model_filters);
+    tcase_add_test(cases, test_model_options);
     tcase_add_test(cases, test_session_outlives_model_and_host);
     tcase_set_timeout(cases, 0);
     return cases;

@@ -40,6 +40,9 @@ START_TEST(broken_models_are_named) {
                    "rm -rf m; %s echo '{\"a\": ' > m/unet/config.json && " DRAW "--model m -o out/a.png",
                    copy);
     fails(command, 1, "config.json");
+    fails("printf 'PK\\003\\004 zip' > m.ckpt && " DRAW "--model m.ckpt -o out/a.png", 1, "torch.load");
+    fails("echo '{' > c.json && " DRAW "--model \"$S/models/emoji\" --model-config c.json -o out/a.png", 1,
+          "diffusers folder");
     (void)snprintf(
         command, sizeof command,
         "rm -rf m; %s sed -i 's/\"DownBlock2D\"/\"SimpleDownBlock2D\"/' m/unet/config.json && " DRAW

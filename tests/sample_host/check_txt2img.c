@@ -3,6 +3,7 @@
 #include "sample_host/npy.h"
 #include "suite.h"
 #include "tests/support/run.h"
+#include "tests/support/single_file.h"
 
 #include <png.h>
 #include <stdlib.h>
@@ -237,12 +238,48 @@ START_TEST(an_unknown_word_is_told) {
 }
 END_TEST
 
+/* A checkpoint in one file draws what its folder draws, and is called and hashed by its own name. */
+START_TEST(a_single_file_is_a_model) {
+    char path[4400];
+    (void)snprintf(path, sizeof path, "%s/my.model.safetensors", run_folder());
+    single_file_write("emoji", path);
+    (void)snprintf(path, sizeof path, "%s/said.json", run_folder());
+    single_file_text(path, single_file_config("emoji"));
+    run_result r =
+        run("D='--steps 2 --seed 6'; \"$HOST\" txt2img 'red apple' $D -q -o folder.png && "
+            "\"$HOST\" txt2img 'red apple' $D --model my.model.safetensors --model-config said.json -o "
+            "one.png && cp said.json my.model.json && "
+            "\"$HOST\" txt2img 'red apple' $D -q --model ./my.model.safetensors -o two.png && "
+            "cmp one.png two.png");
+    ck_assert_msg(r.status == 0, "%s%s", r.out, r.err);
+    ck_assert_msg(strstr(r.err, "warning") == NULL, "%s", r.err);
+    run_free(&r);
+    picture folder = read_picture("folder.png"), one = read_picture("one.png");
+    ck_assert_uint_eq(one.width, folder.width);
+    ck_assert_mem_eq(one.pixels, folder.pixels, (size_t)one.width * one.height * 3);
+    ck_assert_ptr_nonnull(strstr(one.parameters, ", Model: my.model, Attention: "));
+    free_picture(&folder);
+    free_picture(&one);
+    r = run("sha256sum my.model.safetensors | cut -c1-10 && "
+            "strings one.png | grep -o 'Model hash: [0-9a-f]*' | cut -c13-");
+    ck_assert_int_eq(strncmp(r.out, r.out + 11, 10), 0);
+    run_free(&r);
+    r = run("rm my.model.json; \"$HOST\" txt2img 'red apple' -q --steps 1 --model my.model.safetensors -o "
+            "no.png; "
+            "S=$?; ls no.png; exit $S");
+    ck_assert_int_eq(r.status, 1);
+    ck_assert_msg(strstr(r.err, "--model-config") != NULL, "%s", r.err);
+    run_free(&r);
+}
+END_TEST
+
 TCase *txt2img_cases(void) {
     TCase *cases = tcase_create("txt2img");
     tcase_add_test(cases, pictures_equal_k_diffusion_and_diffusers);
     tcase_add_test(cases, the_json_has_what_scripts_rely_on);
     tcase_add_test(cases, the_png_says_how_it_was_made);
     tcase_add_test(cases, other_names_of_a_sampler_are_the_same_request);
+    tcase_add_test(cases, a_single_file_is_a_model);
     tcase_add_test(cases, equal_requests_are_equal_files);
     tcase_add_test(cases, the_default_name_carries_the_seed_and_never_overwrites);
     tcase_add_test(cases, an_unknown_word_is_told);

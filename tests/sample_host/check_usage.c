@@ -79,6 +79,7 @@ START_TEST(help_names_every_option) {
                                         "--batch-size",
                                         "--batch-count",
                                         "--model",
+                                        "--model-config",
                                         "--output",
                                         "--negative-prompt",
                                         "--plugin",

@@ -13,6 +13,7 @@
     X(config)                                                                                                \
     X(safetensors)                                                                                           \
     X(ops)                                                                                                   \
+    X(checkpoint)                                                                                            \
     X(models)                                                                                                \
     X(session)
 
