@@ -10,7 +10,7 @@ import torch
 from common import DATA, save_array, save_json, seeded
 from kdiffusion import sampling
 from model_goldens import compare, double_embedding
-from schedule_goldens import SCHEDULES, DoubleSchedule, make_denoiser
+from schedule_goldens import SCHEDULES, DoubleSchedule, make_denoiser, method_name
 
 SAMPLERS = {
     "Euler a": sampling.sample_euler_ancestral,
@@ -68,7 +68,7 @@ def make_sigmas(case, dtype):
     """The schedule as web UI computes it; in double where the run is in double."""
     name, steps = case["schedule"], case["steps"]
     if dtype == torch.float64:
-        return torch.from_numpy(getattr(DoubleSchedule(), name.lower())(steps))
+        return torch.from_numpy(getattr(DoubleSchedule(), method_name(name))(steps))
     return SCHEDULES[name](make_denoiser(None), steps)
 
 

@@ -89,6 +89,8 @@ START_TEST(schedules_are_k_diffusions) {
         compare_schedule("Uniform", "automatic", steps[i]);
         compare_schedule("Normal", "normal", steps[i]);
         compare_schedule("Karras", "karras", steps[i]);
+        compare_schedule("Exponential", "exponential", steps[i]);
+        compare_schedule("SGM Uniform", "sgm_uniform", steps[i]);
     }
 }
 END_TEST
@@ -172,7 +174,8 @@ START_TEST(memory_runs_out) {
 END_TEST
 
 START_TEST(names_of_schedulers) {
-    static const char *const labels[] = {"Automatic", "Uniform", "Karras", "Normal"};
+    static const char *const labels[] = {"Automatic",   "Uniform",     "Karras",
+                                         "Exponential", "SGM Uniform", "Normal"};
     ck_assert_uint_eq(sigma_schedulers.count, sizeof labels / sizeof labels[0]);
     for (size_t i = 0; i < sigma_schedulers.count; i++)
         ck_assert_str_eq(names_label(&sigma_schedulers, i), labels[i]);
@@ -182,7 +185,8 @@ START_TEST(names_of_schedulers) {
     ck_assert_str_eq(found->names[0], "Karras");
     attune_error error = {0};
     ck_assert_int_eq(sigma_scheduler_find("Karas", &found, &error), ATTUNE_NOT_FOUND);
-    ck_assert_str_eq(error.message, "unknown scheduler 'Karas'; known: Automatic, Uniform, Karras, Normal");
+    ck_assert_str_eq(error.message, "unknown scheduler 'Karas'; known: Automatic, Uniform, Karras, "
+                                    "Exponential, SGM Uniform, Normal");
     ck_assert_str_eq(error.hint, "did you mean 'Karras'?");
     ck_assert_int_eq(sigma_scheduler_find("", &found, &error), ATTUNE_NOT_FOUND);
     ck_assert_str_eq(error.hint, "use one of the known names");
