@@ -185,3 +185,12 @@ attune_code sigma_schedule(const sigma_scheduler *scheduler, const sigma_model *
     memory->free(memory->context, exact);
     return ATTUNE_OK;
 }
+
+uint32_t sigma_timesteps(const sigma_model *model, uint32_t steps, float *sigmas) {
+    uint32_t stride = model->count / steps, last = (model->count - 1) / stride;
+    for (uint32_t k = 0; sigmas && k <= last; k++) {
+        uint32_t t = k * stride + 1 < model->count ? k * stride + 1 : model->count - 1;
+        sigmas[last - k] = (float)model->sigmas[t];
+    }
+    return last;
+}

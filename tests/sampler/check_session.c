@@ -146,6 +146,11 @@ static void check_case(const json_t *entry) {
     request.height = (uint32_t)number_of(entry, "height");
     request.batch_size = (uint32_t)number_of(entry, "batch");
     request.cfg_scale = (float)json_number_value(json_object_get(entry, "cfg"));
+    const char *source = json_string_value(json_object_get(entry, "randn_source")); /* these: in some cases */
+    request.randn_source = source && strcmp(source, "NV") == 0 ? ATTUNE_RANDN_NV : ATTUNE_RANDN_CPU;
+    request.clip_skip = (uint32_t)json_integer_value(json_object_get(entry, "clip_skip"));
+    request.subseed = (uint64_t)json_integer_value(json_object_get(entry, "subseed"));
+    request.subseed_strength = (float)json_number_value(json_object_get(entry, "subseed_strength"));
     void *made = begin(&r, m, &request, &plan);
     run_all(&r, made, &plan);
     check_latents(made, text_of(entry, "stem"));
@@ -320,6 +325,27 @@ START_TEST(bad_requests_are_refused) {
     bad.reserved = 1;
     refuse(&r, m, &bad, ATTUNE_INVALID_ARGUMENT, "reserved");
     bad = good;
+    bad.reserved2 = 1;
+    refuse(&r, m, &bad, ATTUNE_INVALID_ARGUMENT, "reserved");
+    bad = good;
+    bad.randn_source = 2;
+    refuse(&r, m, &bad, ATTUNE_INVALID_ARGUMENT, "randn_source 2 is unknown");
+    bad = good;
+    bad.subseed_strength = 1.5f;
+    refuse(&r, m, &bad, ATTUNE_INVALID_ARGUMENT, "variation strength is 1.5");
+    bad.subseed_strength = NAN;
+    refuse(&r, m, &bad, ATTUNE_INVALID_ARGUMENT, "variation strength");
+    bad = good;
+    bad.clip_skip = 100;
+    refuse(&r, m, &bad, ATTUNE_INVALID_ARGUMENT, "clip skip is 100; this model's text encoder has");
+    bad = good;
+    bad.sampler = "DDIM";
+    bad.steps = 1;
+    refuse(&r, m, &bad, ATTUNE_INVALID_ARGUMENT, "needs 2 to 1000");
+    bad = good;
+    bad.prompt = "(red:1.2.3)";
+    refuse(&r, m, &bad, ATTUNE_INVALID_ARGUMENT, "the weight 1.2.3 at byte offset 5 is no number");
+    bad = good;
     bad.sampler = "Euller";
     refuse(&r, m, &bad, ATTUNE_NOT_FOUND, "DPM++ 2M");
     bad = good;
@@ -438,7 +464,7 @@ END_TEST
 
 /* The n-th allocation fails: an error, nothing leaked (rig_close looks), and the model still works. */
 START_TEST(allocation_failures_are_survived) {
-    attune_request request = request_of("red apple", 1, 64);
+    attune_request request = request_of("(red:1.2) BREAK apple", 1, 64);
     int opened = 0, drawn = 0;
     for (uint64_t n = 1; !drawn; n += n < 40 ? 1 : n / 7) {
         rig r;

@@ -114,6 +114,25 @@ START_TEST(schedules_fall_from_max_to_zero) {
 }
 END_TEST
 
+/* The web UI's: a step less where the steps divide 1,000, more where they do not. */
+START_TEST(timesteps_are_the_web_uis) {
+    static const struct {
+        uint32_t asked, steps, first, second;
+    } cases[] = {{1, 0, 1, 0},      {2, 1, 501, 1},     {3, 3, 999, 667},     {10, 9, 901, 801},
+                 {20, 19, 951, 901}, {501, 999, 999, 999}, {1000, 999, 999, 999}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        float sigmas[1001];
+        uint32_t steps = sigma_timesteps(&model, cases[i].asked, sigmas);
+        ck_assert_uint_eq(steps, cases[i].steps);
+        ck_assert_uint_eq(sigma_timesteps(&model, cases[i].asked, NULL), steps);
+        ck_assert(sigmas[0] == (float)model.sigmas[cases[i].first]);
+        if (steps)
+            ck_assert(sigmas[1] == (float)model.sigmas[cases[i].second]);
+        ck_assert(sigmas[steps] == (float)model.sigmas[1]);
+    }
+}
+END_TEST
+
 START_TEST(linear_betas) {
     sigma_config config = {0.0001, 0.02, 10, SIGMA_BETAS_LINEAR};
     sigma_model linear;
@@ -208,6 +227,7 @@ TCase *sigma_cases(void) {
     tcase_add_test(cases, timesteps_and_sigmas_map_both_ways);
     tcase_add_test(cases, schedules_are_k_diffusions);
     tcase_add_test(cases, schedules_fall_from_max_to_zero);
+    tcase_add_test(cases, timesteps_are_the_web_uis);
     tcase_add_test(cases, linear_betas);
     tcase_add_test(cases, bad_betas_are_refused);
     tcase_add_test(cases, memory_runs_out);
