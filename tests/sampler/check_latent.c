@@ -236,16 +236,15 @@ START_TEST(first_noise_is_the_goldens) {
 }
 END_TEST
 
-/* The web UI's slerp is in torch's float32: acos near 0.9 and a sine below divide by 0.4 and more, 16 half ulps of
- * values up to 4; the first noises are within 1e-6 (check_noise). */
+/* The web UI's slerp is in torch's float32: acos near 0.9 and a sine below divide by 0.4 and more, 16 half
+ * ulps of values up to 4; the first noises are within 1e-6 (check_noise). */
 START_TEST(variations_are_the_goldens) {
     static const struct {
         const char *stem;
         noise_source source;
         float variation;
         uint64_t subseed;
-    } cases[] = {
-        {"cpu", NOISE_CPU, 0.3f, 22}, {"nv", NOISE_NV, 0.3f, 22}, {"same", NOISE_CPU, 0.25f, 11}};
+    } cases[] = {{"cpu", NOISE_CPU, 0.3f, 22}, {"nv", NOISE_NV, 0.3f, 22}, {"same", NOISE_CPU, 0.25f, 11}};
     for (size_t c = 0; c < sizeof cases / sizeof cases[0]; c++) {
         npy_array golden = golden_read(ATTUNE_F32, 4, "noise_variation_%s", cases[c].stem);
         uint32_t images = (uint32_t)golden.tensor.shape[0];

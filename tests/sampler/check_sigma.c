@@ -118,7 +118,7 @@ END_TEST
 START_TEST(timesteps_are_the_web_uis) {
     static const struct {
         uint32_t asked, steps, first, second;
-    } cases[] = {{1, 0, 1, 0},      {2, 1, 501, 1},     {3, 3, 999, 667},     {10, 9, 901, 801},
+    } cases[] = {{1, 0, 1, 0},       {2, 1, 501, 1},       {3, 3, 999, 667},     {10, 9, 901, 801},
                  {20, 19, 951, 901}, {501, 999, 999, 999}, {1000, 999, 999, 999}};
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         float sigmas[1001];
