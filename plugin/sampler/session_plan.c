@@ -92,6 +92,7 @@ typedef struct host_bytes {
     uint64_t pixels;
     uint64_t latent;
     uint64_t embeddings; /* where prompt weights are multiplied */
+    uint64_t prompt;     /* ids and weights */
 } host_bytes;
 
 static host_bytes count_host(const session *s, const latent_setup *setup) {
@@ -105,6 +106,7 @@ static host_bytes count_host(const session *s, const latent_setup *setup) {
     bytes.decoded = values * sizeof(float);
     bytes.pixels = images * values;
     bytes.latent = latent_bytes(setup);
+    bytes.prompt = (uint64_t)prompt_tokens_all(&s->prompt) * (sizeof(int32_t) + sizeof(float));
     bytes.embeddings = s->prompt.weights ? (uint64_t)prompt_tokens_all(&s->prompt) *
                                                (uint64_t)s->m->text.config.hidden_size * sizeof(float)
                                          : 0;
@@ -117,8 +119,8 @@ static uint64_t saturating_add(uint64_t a, uint64_t b) {
 }
 
 static uint64_t total_host(const host_bytes *bytes) {
-    uint64_t sum =
-        bytes->staged + bytes->uncond + bytes->timesteps + bytes->decoded + bytes->pixels + bytes->embeddings;
+    uint64_t sum = bytes->staged + bytes->uncond + bytes->timesteps + bytes->decoded + bytes->pixels +
+                   bytes->embeddings + bytes->prompt;
     return saturating_add(sum, bytes->latent);
 }
 
