@@ -236,7 +236,7 @@ static attune_code check_open(const attune_model *model, const attune_request *r
         code = attune_struct_room(plan, sizeof *plan, "attune_session_plan", error);
     if (!code && choice)
         code = attune_struct_room(choice, sizeof *choice, "attune_choice", error);
-    if (!code && (!attune_determinism_name(request->determinism) || request->reserved))
+    if (!code && (!attune_determinism_name(request->determinism) || request->reserved || request->reserved2))
         code = attune_fail(error, ATTUNE_INVALID_ARGUMENT, ATTUNE_DOMAIN, "attune_request",
                            "determinism class %d is unknown, or a reserved field is not 0",
                            request->determinism);

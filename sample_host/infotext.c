@@ -35,6 +35,12 @@ char *infotext_format(const infotext *info) {
             (unsigned long long)info->seed, info->width, info->height);
     put(out, "Model hash", info->model_hash);
     put(out, "Model", info->model);
+    if (info->subseed_strength > 0)
+        fprintf(out, ", Variation seed: %llu, Variation seed strength: %g", (unsigned long long)info->subseed,
+                (double)info->subseed_strength);
+    if (info->clip_skip > 1)
+        fprintf(out, ", Clip skip: %u", info->clip_skip);
+    put(out, "RNG", info->randn_source);
     put(out, "Attention", info->attention);
     put(out, "Arithmetic", info->arithmetic);
     put(out, "Determinism", info->determinism);

@@ -15,9 +15,12 @@ typedef struct infotext {
     const char *arithmetic;     /* arithmetic ids */
     const char *determinism;    /* class of the whole image */
     const char *sampler_plugin; /* "attune-sampler-cpu 1.0.0" */
-    uint64_t seed;
+    const char *randn_source;   /* "CPU" or "NV" */
+    uint64_t seed, subseed;
     uint32_t steps, width, height;
+    uint32_t clip_skip; /* written where above 1 */
     float cfg_scale;
+    float subseed_strength; /* written, with the subseed, where above 0 */
 } infotext;
 
 /* The text, allocated; the caller frees it. NULL when memory is out. */

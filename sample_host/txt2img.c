@@ -17,19 +17,28 @@
 enum { MAX_RECORDS = 256, MAX_IMAGES = 1 << 20 };
 
 static struct {
-    char *negative_prompt, *sampler, *scheduler, *seed, *model, *model_config, *output, *cfg_scale;
-    int steps, width, height, batch_size, batch_count;
-} options = {.steps = 20, .batch_size = 1, .batch_count = 1};
+    char *negative_prompt, *sampler, *scheduler, *seed, *model, *model_config, *output, *cfg_scale,
+        *randn_source, *subseed, *subseed_strength;
+    int steps, width, height, batch_size, batch_count, clip_skip;
+} options = {.steps = 20, .batch_size = 1, .batch_count = 1, .clip_skip = 1};
 
 static const struct poptOption table[] = {
     {"negative-prompt", 0, POPT_ARG_STRING, &options.negative_prompt, 0, "what the picture should not show",
      "TEXT"},
     {"steps", 0, POPT_ARG_INT, &options.steps, 0, "sampler steps (default: 20)", "N"},
-    {"sampler", 0, POPT_ARG_STRING, &options.sampler, 0, "Euler a (default), Euler, DPM++ 2M", "NAME"},
-    {"scheduler", 0, POPT_ARG_STRING, &options.scheduler, 0, "Automatic (default), Uniform, Karras, Normal",
-     "NAME"},
+    {"sampler", 0, POPT_ARG_STRING, &options.sampler, 0, "Euler a (default), Euler, DPM++ 2M, DDIM", "NAME"},
+    {"scheduler", 0, POPT_ARG_STRING, &options.scheduler, 0,
+     "Automatic (default), Uniform, Karras, Exponential, SGM Uniform, Normal", "NAME"},
     {"cfg-scale", 0, POPT_ARG_STRING, &options.cfg_scale, 0, "classifier-free guidance (default: 7)", "X"},
     {"seed", 0, POPT_ARG_STRING, &options.seed, 0, "first image's seed, −1 = random (default)", "N"},
+    {"subseed", 0, POPT_ARG_STRING, &options.subseed, 0,
+     "variation seed of the first image, −1 = random (default); the seed then stays", "N"},
+    {"subseed-strength", 0, POPT_ARG_STRING, &options.subseed_strength, 0,
+     "share of the variation seed in the first noise, 0 (default) to 1", "X"},
+    {"randn-source", 0, POPT_ARG_STRING, &options.randn_source, 0,
+     "noise of torch's generator: CPU (default) or NV, a CUDA device's", "NAME"},
+    {"clip-skip", 0, POPT_ARG_INT, &options.clip_skip, 0,
+     "use the text encoder's N-th last layer (default: 1, the last)", "N"},
     {"width", 0, POPT_ARG_INT, &options.width, 0, "pixels, a multiple of 8 (default: the model's)", "N"},
     {"height", 0, POPT_ARG_INT, &options.height, 0, "pixels, a multiple of 8 (default: the model's)", "N"},
     {"batch-size", 0, POPT_ARG_INT, &options.batch_size, 0, "images made together (default: 1)", "N"},
@@ -48,8 +57,9 @@ static const struct poptOption table[] = {
 typedef struct job {
     struct app *app;
     const char *prompt, *negative_prompt, *model_path;
-    uint64_t seed;
-    float cfg_scale;
+    uint64_t seed, subseed;
+    float cfg_scale, subseed_strength;
+    uint32_t randn_source;
     attune_model *model;
     attune_model_info model_info;
     attune_sampler_info sampler_info;
@@ -67,23 +77,38 @@ typedef struct job {
     uint64_t units_done;
 } job;
 
-static attune_code parse_seed(job *j) {
+static attune_code parse_seed(job *j, const char *name, const char *given, uint64_t *seed) {
     char *end;
-    const char *text = options.seed ? options.seed : "-1";
+    const char *text = given ? given : "-1";
     errno = 0;
     if (strcmp(text, "-1") == 0) { /* 32 bits, as the web UI draws them */
         uint32_t drawn;
         if (getrandom(&drawn, sizeof drawn, 0) != sizeof drawn)
-            return attune_fail(&j->app->error, ATTUNE_UNAVAILABLE, "sample_host", "--seed",
+            return attune_fail(&j->app->error, ATTUNE_UNAVAILABLE, "sample_host", name,
                                "no random numbers to be had");
-        j->seed = drawn;
+        *seed = drawn;
         return ATTUNE_OK;
     }
-    j->seed = strtoull(text, &end, 10);
-    if (text[0] < '0' || text[0] > '9' || *end || errno || j->seed > INT64_MAX - MAX_IMAGES)
-        return app_usage(j->app, "--seed %s is no seed; write a whole number from 0 to %lld, or -1", text,
+    *seed = strtoull(text, &end, 10);
+    if (text[0] < '0' || text[0] > '9' || *end || errno || *seed > INT64_MAX - MAX_IMAGES)
+        return app_usage(j->app, "%s %s is no seed; write a whole number from 0 to %lld, or -1", name, text,
                          (long long)INT64_MAX - MAX_IMAGES);
     return ATTUNE_OK;
+}
+
+static attune_code parse_noise(job *j) {
+    struct app *app = j->app;
+    const char *source = options.randn_source ? options.randn_source : "CPU";
+    char *end = NULL;
+    j->randn_source = strcasecmp(source, "NV") == 0 ? ATTUNE_RANDN_NV : ATTUNE_RANDN_CPU;
+    if (j->randn_source == ATTUNE_RANDN_CPU && strcasecmp(source, "CPU") != 0)
+        return app_usage(app, "--randn-source %s is unknown; CPU and NV are possible", source);
+    j->subseed_strength = options.subseed_strength ? strtof(options.subseed_strength, &end) : 0.0f;
+    if (options.subseed_strength &&
+        (end == options.subseed_strength || *end || !(j->subseed_strength >= 0 && j->subseed_strength <= 1)))
+        return app_usage(app, "--subseed-strength %s is no number from 0 to 1", options.subseed_strength);
+    attune_code code = parse_seed(j, "--seed", options.seed, &j->seed);
+    return code ? code : parse_seed(j, "--subseed", options.subseed, &j->subseed);
 }
 
 static attune_code check(job *j, int argc, const char **argv) {
@@ -96,6 +121,8 @@ static attune_code check(job *j, int argc, const char **argv) {
     j->negative_prompt = options.negative_prompt ? options.negative_prompt : "";
     if (options.steps < 1 || options.steps > 1000)
         return app_usage(app, "--steps %d is outside 1 to 1000", options.steps);
+    if (options.clip_skip < 1)
+        return app_usage(app, "--clip-skip %d is less than 1", options.clip_skip);
     if (options.width < 0 || options.height < 0 || options.width > 1 << 16 || options.height > 1 << 16)
         return app_usage(app, "a size of %d×%d is outside 8 to 65536", options.width, options.height);
     if (options.batch_size < 1 || options.batch_count < 1 ||
@@ -108,7 +135,7 @@ static attune_code check(job *j, int argc, const char **argv) {
     if (options.cfg_scale &&
         (end == options.cfg_scale || *end || !isfinite(j->cfg_scale) || j->cfg_scale < 0))
         return app_usage(app, "--cfg-scale %s is no number of at least 0", options.cfg_scale);
-    attune_code code = parse_seed(j);
+    attune_code code = parse_noise(j);
     if (code == ATTUNE_OK)
         code = pictures_check(options.output, &app->error);
     if (code == ATTUNE_INVALID_ARGUMENT)
@@ -190,7 +217,12 @@ static void served_text(const job *j, char *names, char *arithmetic, size_t size
         (void)snprintf(arithmetic + used, size - used, "%s%s", used ? "; " : "", j->sampler_info.arithmetic);
 }
 
-static char *parameters(job *j, uint64_t seed) {
+/* Image `index` of all batches; with a variation the seed stays. */
+static uint64_t image_seed(const job *j, uint64_t index) {
+    return j->subseed_strength > 0 ? j->seed : j->seed + index;
+}
+
+static char *parameters(job *j, uint64_t index) {
     char names[512], arithmetic[512], plugin[128];
     char model[256];
     model_name(j->model_path, model, sizeof model);
@@ -207,7 +239,11 @@ static char *parameters(job *j, uint64_t seed) {
                      .arithmetic = arithmetic,
                      .determinism = attune_determinism_name(j->plan.determinism),
                      .sampler_plugin = plugin,
-                     .seed = seed,
+                     .randn_source = j->randn_source == ATTUNE_RANDN_NV ? "NV" : "CPU",
+                     .seed = image_seed(j, index),
+                     .subseed = j->subseed + index,
+                     .subseed_strength = j->subseed_strength,
+                     .clip_skip = (uint32_t)options.clip_skip,
                      .steps = (uint32_t)options.steps,
                      .width = j->plan.width,
                      .height = j->plan.height,
@@ -229,8 +265,8 @@ static attune_code write_images(job *j, attune_session *session, uint64_t first)
                            "no memory for the picture");
     for (uint32_t i = 0; i < j->plan.images && code == ATTUNE_OK; ++i) {
         char path[4400];
-        uint64_t seed = j->seed + first + i;
-        char *text = parameters(j, seed);
+        uint64_t seed = image_seed(j, first + i);
+        char *text = parameters(j, first + i);
         if (!text)
             code = attune_fail(&app->error, ATTUNE_RESOURCE_EXHAUSTED, "sample_host", "txt2img",
                                "no memory for the infotext");
@@ -276,13 +312,17 @@ static attune_code run_batch(job *j, uint64_t first) {
                               .negative_prompt = j->negative_prompt,
                               .sampler = options.sampler,
                               .scheduler = options.scheduler,
-                              .seed = j->seed + first,
+                              .seed = image_seed(j, first),
                               .memory_limit = app->wish.memory_limit ? app->wish.memory_limit : UINT64_MAX,
                               .steps = (uint32_t)options.steps,
                               .width = (uint32_t)options.width,
                               .height = (uint32_t)options.height,
                               .batch_size = (uint32_t)options.batch_size,
-                              .cfg_scale = j->cfg_scale};
+                              .cfg_scale = j->cfg_scale,
+                              .clip_skip = (uint32_t)options.clip_skip,
+                              .randn_source = j->randn_source,
+                              .subseed = j->subseed + first,
+                              .subseed_strength = j->subseed_strength};
     j->plan.struct_size = sizeof j->plan;
     j->choice.struct_size = sizeof j->choice;
     double start = progress_now();
@@ -355,6 +395,8 @@ static attune_code run(struct app *app, int argc, const char **argv) {
         fill_reply(j, progress_now() - start);
     if (code == ATTUNE_OK && !options.seed)
         app_say(app, "Seed: %llu", (unsigned long long)j->seed);
+    if (code == ATTUNE_OK && !options.subseed && j->subseed_strength > 0)
+        app_say(app, "Variation seed: %llu", (unsigned long long)j->subseed);
     model_hash_finish(&j->hash);
     attune_model_close(j->model);
     json_decref(j->outputs);

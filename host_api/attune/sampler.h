@@ -60,11 +60,11 @@ ATTUNE_STATIC_ASSERT(sizeof(attune_model_info) == 168, "attune_model_info is par
 typedef struct attune_request {
     uint32_t struct_size;
     int32_t determinism; /* the lowest class that will do for the whole image */
-    const char *prompt;
+    const char *prompt;  /* with the web UI's weights, BREAK and any length: see docs/cli.md */
     const char *negative_prompt;
     const char *sampler;   /* "Euler a"; NULL = Euler a. Joined names ("DPM++ 2M Karras") are read too. */
     const char *scheduler; /* "Automatic", "Karras", …; NULL = Automatic */
-    uint64_t seed;         /* of the batch's first image; image i has seed + i */
+    uint64_t seed;         /* of the batch's first image; image i has seed + i (see subseed_strength) */
     uint64_t memory_limit; /* bytes for the session besides the weights; UINT64_MAX = any */
     uint32_t steps;        /* 1 … 1000 */
     uint32_t width;        /* pixels, a multiple of 8; 0 = the model's */
@@ -72,8 +72,17 @@ typedef struct attune_request {
     uint32_t batch_size; /* ≥ 1 */
     float cfg_scale;     /* classifier-free guidance (Ho & Salimans 2022); 1 = the prompt alone */
     uint32_t reserved;
+    uint32_t clip_skip;     /* N: the text encoder's N-th last layer, then its final norm; 0 = 1 = the last */
+    uint32_t randn_source;  /* ATTUNE_RANDN_… */
+    uint64_t subseed;       /* variation seed of the first image; image i has subseed + i */
+    float subseed_strength; /* 0 … 1; above 0 every image has `seed`, and its first noise is part the
+                               subseed's */
+    uint32_t reserved2;
 } attune_request;
-ATTUNE_STATIC_ASSERT(sizeof(attune_request) == 80, "attune_request is part of the ABI");
+ATTUNE_STATIC_ASSERT(sizeof(attune_request) == 104, "attune_request is part of the ABI");
+
+/* Whose normal noise: torch's CPU generator, or a CUDA device's (Philox). */
+enum { ATTUNE_RANDN_CPU = 0, ATTUNE_RANDN_NV = 1 };
 
 typedef struct attune_bound {
     uint32_t struct_size;

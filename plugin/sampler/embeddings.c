@@ -85,14 +85,14 @@ static attune_code feed_forward(pass *p, const text_encoder *encoder, const text
     return ATTUNE_OK;
 }
 
-attune_code text_encoder_forward(pass *p, const text_encoder *encoder, const int32_t *ids, int64_t texts,
-                                 int64_t tokens, float **out, attune_error *error) {
-    int64_t rows = texts * tokens;
+attune_code text_encoder_forward(pass *p, const text_encoder *encoder, const text_input *input, float **out,
+                                 attune_error *error) {
+    int64_t texts = input->texts, tokens = input->tokens, rows = texts * tokens;
     PASS_TRY(pass_take(p, rows * encoder->config.hidden_size, out, error));
-    device_embed embed = {ids, rows, tokens, encoder->config.hidden_size, encoder->tokens, encoder->positions,
-                          *out};
+    device_embed embed = {input->ids,         rows, tokens, encoder->config.hidden_size, encoder->tokens,
+                          encoder->positions, *out};
     PASS_TRY(p->ops->embed(p->dev, &p->run, &embed, error));
-    for (int64_t i = 0; i < encoder->config.num_hidden_layers; ++i) {
+    for (int64_t i = 0; i <= encoder->config.num_hidden_layers - input->skip; ++i) {
         PASS_TRY(attend(p, encoder, &encoder->layers[i], *out, texts, tokens, error));
         PASS_TRY(feed_forward(p, encoder, &encoder->layers[i], *out, rows, error));
     }

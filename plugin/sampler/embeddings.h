@@ -1,6 +1,6 @@
 /*
  * embeddings.h: tokens → embeddings, the text encoder of CLIP (Radford et al. 2021; transformers'
- * CLIPTextModel): last_hidden_state after the final layer norm.
+ * CLIPTextModel): hidden_states[-N] after the final layer norm, N = 1 for last_hidden_state.
  */
 #ifndef ATTUNE_SAMPLER_EMBEDDINGS_H
 #define ATTUNE_SAMPLER_EMBEDDINGS_H
@@ -31,9 +31,16 @@ typedef struct text_encoder {
 void text_encoder_load(weights_loader *loader, text_encoder *encoder, const text_config *config);
 void text_encoder_close(const services *host, text_encoder *encoder);
 
-/* [session] `ids`: host memory, (texts, tokens), each < vocab_size. *out is new: (texts, tokens,
- * hidden_size). */
-attune_code text_encoder_forward(pass *p, const text_encoder *encoder, const int32_t *ids, int64_t texts,
-                                 int64_t tokens, float **out, attune_error *error);
+/* What one call takes. */
+typedef struct text_input {
+    const int32_t *ids; /* host memory, (texts, tokens), each < vocab_size */
+    int64_t texts;
+    int64_t tokens;
+    int64_t skip; /* N, 1 … num_hidden_layers: the last N − 1 layers are left out */
+} text_input;
+
+/* [session] *out is new: (texts, tokens, hidden_size). */
+attune_code text_encoder_forward(pass *p, const text_encoder *encoder, const text_input *input, float **out,
+                                 attune_error *error);
 
 #endif

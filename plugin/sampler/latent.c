@@ -3,7 +3,8 @@
  *
  * Sources: Karras et al. 2022, algorithm 1 (Euler); the ancestral split of a step into a deterministic part
  * and fresh noise as in k-diffusion's get_ancestral_step, after Song et al. 2020, eq. 16; Lu et al. 2022,
- * "DPM-Solver++", algorithm 2 (2M), with t = −log sigma.
+ * "DPM-Solver++", algorithm 2 (2M), with t = −log sigma; Song et al. 2020, eq. 12 (DDIM, eta 0). Variation
+ * seeds as in the web UI's modules/rng.py.
  *
  * Coefficients are computed in double from the float sigmas and rounded once; each element is then a fixed
  * sequence of float products and sums, and what is stored is never −0.
@@ -82,9 +83,14 @@ static attune_code check_setup(const latent_setup *setup, attune_error *error) {
     if (setup->steps == 0 || setup->images == 0 || setup->elements == 0)
         return attune_fail(error, ATTUNE_INVALID_ARGUMENT, SAMPLER_DOMAIN, where,
                            "steps, images and elements must be at least 1");
+    if (setup->variation != 0 &&
+        (setup->rows == 0 || setup->columns == 0 || setup->elements % (setup->rows * setup->columns)))
+        return attune_fail(error, ATTUNE_INVALID_ARGUMENT, SAMPLER_DOMAIN, where,
+                           "elements are no whole number of rows and columns");
     for (uint32_t i = 0; i <= setup->steps; i++) {
         float sigma = setup->sigmas[i];
-        int falls = isfinite(sigma) && (i == 0 || sigma < setup->sigmas[i - 1]);
+        int falls = isfinite(sigma) && (i == 0 || sigma < setup->sigmas[i - 1] ||
+                                        (setup->sampler->timesteps && sigma == setup->sigmas[i - 1]));
         if (!falls || !(i == setup->steps ? sigma >= 0 : sigma > 0))
             return attune_fail(error, ATTUNE_INVALID_ARGUMENT, SAMPLER_DOMAIN, where,
                                "sigma %u is %g: sigmas must be finite, positive and fall", i, (double)sigma);
@@ -92,13 +98,90 @@ static attune_code check_setup(const latent_setup *setup, attune_error *error) {
     return ATTUNE_OK;
 }
 
-/* x += the image's next noise · scale, image by image; the first noise is added to 0. */
+/* x += the image's next noise · scale, image by image. */
 static void add_noise(latent_state *state, float scale) {
     for (uint32_t image = 0; image < state->images; image++) {
         float *x = state->x + image * state->elements;
         noise_normal(&state->generators[image], state->noise, state->elements);
         for (uint64_t i = 0; i < state->elements; i++)
             x[i] = (x[i] + state->noise[i] * scale) + 0.0f;
+    }
+}
+
+/* The angle of a cosine and its sine >= 0, by steps of third order from a guess: each leaves error³ / 6. */
+static double angle_of(double cosine, double sine) {
+    double angle = (1 - cosine) * (M_PI / 2);
+    for (int i = 0; i < 6; i++)
+        angle += sine * attune_cos_f64(angle) - cosine * attune_sin_f64(angle);
+    return angle;
+}
+
+/* The cosine between two columns, `stride` floats from row to row. */
+static double cosine_of(const float *a, const float *b, uint64_t rows, uint64_t stride) {
+    double aa = 0, bb = 0, ab = 0;
+    for (uint64_t r = 0; r < rows; r++) {
+        double x = a[r * stride], y = b[r * stride];
+        aa += x * x;
+        bb += y * y;
+        ab += x * y;
+    }
+    double cosine = ab / sqrt(aa * bb);
+    return cosine > 1 ? 1 : cosine < -1 ? -1 : cosine;
+}
+
+/* noise[] of one column from `first` towards `second`. Where they are parallel (latents of one row) there is
+ * no angle to part, and the web UI's division gives NaN: there a straight mix is taken. */
+static void slerp_column(const latent_setup *setup, float *first, const float *second) {
+    double cosine = cosine_of(first, second, setup->rows, setup->columns);
+    double sine = sqrt((1 - cosine) * (1 + cosine)), part = setup->variation, low = 1 - part, high = part;
+    if (sine > 0) {
+        double angle = angle_of(cosine, sine);
+        low = attune_sin_f64((1 - part) * angle) / sine;
+        high = attune_sin_f64(part * angle) / sine;
+    }
+    for (uint64_t at = 0; at < setup->rows * setup->columns; at += setup->columns)
+        first[at] = (float)(low * (double)first[at] + high * (double)second[at]) + 0.0f;
+}
+
+/*
+ * The web UI's slerp: the vectors are the columns of each channel (its norms run along dimension 1 of
+ * channels × rows × columns). Where they are parallel on average (0.9995) it mixes with the shares the other
+ * way round, which is kept: that happens only where both noises are the same.
+ */
+static void vary(const latent_setup *setup, float *first, const float *second) {
+    uint64_t columns = setup->elements / setup->rows, plane = setup->rows * setup->columns;
+    double sum = 0;
+    for (uint64_t c = 0; c < columns; c++) {
+        uint64_t at = c / setup->columns * plane + c % setup->columns;
+        sum += cosine_of(first + at, second + at, setup->rows, setup->columns);
+    }
+    if (sum / (double)columns > 0.9995) {
+        double part = setup->variation;
+        for (uint64_t i = 0; i < setup->elements; i++)
+            first[i] = (float)((double)first[i] * part + (double)second[i] * (1 - part)) + 0.0f;
+        return;
+    }
+    for (uint64_t c = 0; c < columns; c++) {
+        uint64_t at = c / setup->columns * plane + c % setup->columns;
+        slerp_column(setup, first + at, second + at);
+    }
+}
+
+/* Each image's stream and its first noise · scale in x. */
+static void draw_first(latent_state *state, const latent_setup *setup, float scale) {
+    for (uint32_t image = 0; image < setup->images; image++) {
+        float *x = state->x + image * state->elements;
+        uint32_t further = setup->variation != 0 ? 0 : image;
+        noise_seed(&state->generators[image], setup->source, setup->seed + further);
+        noise_normal(&state->generators[image], x, state->elements);
+        if (setup->variation != 0) {
+            noise_generator other;
+            noise_seed(&other, setup->source, setup->subseed + image);
+            noise_normal(&other, state->noise, state->elements);
+            vary(setup, x, state->noise);
+        }
+        for (uint64_t i = 0; i < state->elements; i++)
+            x[i] = x[i] * scale + 0.0f;
     }
 }
 
@@ -127,10 +210,7 @@ attune_code latent_begin(const attune_memory_service *memory, const latent_setup
     for (uint32_t h = 0; h < setup->sampler->history; h++)
         state->history[h] = (float *)(void *)(block + where.history + h * where.batch);
     memcpy(state->sigmas, setup->sigmas, ((size_t)setup->steps + 1) * sizeof(float));
-    memset(state->x, 0, where.batch);
-    for (uint32_t image = 0; image < setup->images; image++)
-        noise_seed(&state->generators[image], setup->seed + image);
-    add_noise(state, state->sigmas[0]);
+    draw_first(state, setup, setup->sampler->timesteps ? 1.0f : state->sigmas[0]);
     *out = state;
     return ATTUNE_OK;
 }
@@ -238,14 +318,37 @@ static attune_code step_dpmpp_2m(latent_state *state, const latent_denoiser *den
     return ATTUNE_OK;
 }
 
+/*
+ * x is unit noise times sqrt(1 − ā) plus the image times sqrt(ā), sigma = sqrt((1 − ā) / ā), so that x ·
+ * sqrt(1 + sigma²) is what the denoiser takes. With e = (that − D) / sigma, eq. 12 for eta 0 is x' = (D +
+ * sigma' e) / sqrt(1 + sigma'²). history[0] is the denoiser's input.
+ */
+static attune_code step_ddim(latent_state *state, const latent_denoiser *denoiser, attune_error *error) {
+    double sigma = state->sigmas[state->done], next = state->sigmas[state->done + 1];
+    float widen = (float)sqrt(1 + sigma * sigma), *wide = state->history[0];
+    uint64_t count = state->images * state->elements;
+    for (uint64_t i = 0; i < count; i++)
+        wide[i] = state->x[i] * widen;
+    attune_code code = denoiser->denoise(denoiser->context, wide, sigma, state->denoised, error);
+    if (code)
+        return code;
+    double narrow = 1 / sqrt(1 + next * next);
+    float keep = (float)(next / sigma * narrow), move = (float)((1 - next / sigma) * narrow);
+    for (uint64_t i = 0; i < count; i++)
+        state->x[i] = (wide[i] * keep + state->denoised[i] * move) + 0.0f;
+    return ATTUNE_OK;
+}
+
 static const latent_sampler samplers[] = {
     {{"Euler a", "k_euler_a", "k_euler_ancestral", "euler_a", "euler_ancestral"},
      "Uniform",
      0,
      1,
+     0,
      step_euler_ancestral},
-    {{"Euler", "k_euler"}, "Uniform", 0, 1, step_euler},
-    {{"DPM++ 2M", "k_dpmpp_2m", "dpmpp_2m"}, "Karras", 1, 1, step_dpmpp_2m},
+    {{"Euler", "k_euler"}, "Uniform", 0, 1, 0, step_euler},
+    {{"DPM++ 2M", "k_dpmpp_2m", "dpmpp_2m"}, "Karras", 1, 1, 0, step_dpmpp_2m},
+    {{"DDIM"}, "Uniform", 1, 1, 1, step_ddim},
 };
 
 const names_table latent_samplers = {samplers, sizeof samplers[0], sizeof samplers / sizeof samplers[0],

@@ -24,9 +24,10 @@ typedef struct latent_state latent_state;
 /* A sampler: what a step does. A new one is one line in the table and one function. */
 typedef struct latent_sampler {
     names_list names;
-    const char *scheduler; /* what Automatic means for it */
+    const char *scheduler; /* what Automatic means for it; without effect where `timesteps` */
     uint32_t history;      /* how many [images][elements] buffers it keeps beside x and denoised */
     uint32_t evaluations;  /* of the denoiser per step, at most: for estimates of time */
+    uint32_t timesteps;    /* 1: works on sigma_timesteps, no schedule, and begins at unit noise */
     attune_code (*step)(latent_state *state, const latent_denoiser *denoiser, attune_error *error);
 } latent_sampler;
 
@@ -49,6 +50,12 @@ typedef struct latent_setup {
     uint32_t images;     /* ≥ 1 */
     uint64_t elements;   /* of one image */
     uint64_t seed;       /* of the first image; image i has seed + i */
+    noise_source source;
+    float variation;  /* 0 … 1: how much of the first noise is the variation seed's; then every image has
+                         `seed`, and image i subseed + i */
+    uint64_t subseed; /* of the first image's variation */
+    uint64_t rows; /* latent rows and columns: elements = channels × rows × columns; for variation only */
+    uint64_t columns;
 } latent_setup;
 
 /* [any] Bytes that latent_begin takes for such a setup (sigmas and seed are not looked at); UINT64_MAX on
@@ -56,7 +63,8 @@ typedef struct latent_setup {
 uint64_t latent_bytes(const latent_setup *setup);
 
 /*
- * [any] Draw each image's first noise and start at x = noise · sigmas[0]. Everything comes from `memory`,
+ * [any] Draw each image's first noise and start at x = noise · sigmas[0], or at x = noise where the sampler
+ * works on timesteps. Everything comes from `memory`,
  * which must outlive the state; the caller closes it. Errors: INVALID_ARGUMENT, RESOURCE_EXHAUSTED.
  */
 attune_code latent_begin(const attune_memory_service *memory, const latent_setup *setup, latent_state **out,

@@ -1,10 +1,10 @@
 /*
- * noise.c: torch's CPU normal noise.
+ * noise.c: torch's normal noise.
  *
  * Sources: Matsumoto & Nishimura, "Mersenne Twister", ACM TOMACS 8, 1998 (generator and seeding of 2002); Box
  * & Muller, Annals of Mathematical Statistics 29, 1958. How torch cuts a draw into blocks, which of the two
  * uniforms is the radius, and where it rounds to float are facts about ATen's CPU generator; the goldens
- * check them.
+ * check them. Philox: Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
  */
 #include "plugin/sampler/noise.h"
 
@@ -17,8 +17,12 @@ enum { STATE = 624, MIDDLE = 397, BLOCK = 16 };
 
 static const double two_pi = 0x1.921fb54442d18p+2;
 
-void noise_seed(noise_generator *generator, uint64_t seed) {
+void noise_seed(noise_generator *generator, noise_source source, uint64_t seed) {
     memset(generator, 0, sizeof *generator);
+    generator->source = source;
+    generator->key = seed;
+    if (source == NOISE_NV)
+        return;
     generator->state[0] = (uint32_t)seed; /* at::mt19937 drops the upper half */
     for (uint32_t i = 1; i < STATE; i++) {
         uint32_t before = generator->state[i - 1];
@@ -101,7 +105,39 @@ static double draw_one(noise_generator *generator) {
     return radius * attune_cos_f64(angle);
 }
 
+/* Ten rounds of Philox on `counter`; the key moves on by its Weyl constants between them. */
+static void philox(uint32_t counter[4], uint64_t seed) {
+    uint32_t key[2] = {(uint32_t)seed, (uint32_t)(seed >> 32)};
+    for (int round = 0; round < 10; round++) {
+        uint64_t first = (uint64_t)counter[0] * 0xd2511f53u, second = (uint64_t)counter[2] * 0xcd9e8d57u;
+        counter[0] = (uint32_t)(second >> 32) ^ counter[1] ^ key[0];
+        counter[1] = (uint32_t)second;
+        counter[2] = (uint32_t)(first >> 32) ^ counter[3] ^ key[1];
+        counter[3] = (uint32_t)first;
+        key[0] += 0x9e3779b9u;
+        key[1] += 0xbb67ae85u;
+    }
+}
+
+/* Both uniforms lie in the middle of their steps: never 0. In double: the web UI's stated values come out;
+ * CUDA's float differs in the last bits. */
+static void draw_nv(noise_generator *generator, float *out, size_t n) {
+    const double angle_step = two_pi * 0x1p-32;
+    for (size_t i = 0; i < n; i++) {
+        uint32_t counter[4] = {generator->draws, 0, (uint32_t)i, 0};
+        philox(counter, generator->key);
+        double u = (double)counter[0] * 0x1p-32 + 0x1p-33;
+        double v = (double)counter[1] * angle_step + angle_step / 2;
+        out[i] = (float)(sqrt(-2.0 * attune_log_f64(u)) * attune_sin_f64(v)) + 0.0f; /* never -0 */
+    }
+    generator->draws++;
+}
+
 void noise_normal(noise_generator *generator, float *out, size_t n) {
+    if (generator->source == NOISE_NV) {
+        draw_nv(generator, out, n);
+        return;
+    }
     if (n >= BLOCK) {
         draw_blocks(generator, out, n);
         return;

@@ -32,9 +32,21 @@ void session_close(session *s) {
     services_free(&host, s->staged);
     services_free(&host, s->uncond);
     services_free(&host, s->timesteps);
+    services_free(&host, s->embeddings);
+    prompt_close(&host, &s->prompt);
     services_free(&host, s->decoded);
     services_free(&host, s->pixels);
     services_free(&host, s);
+}
+
+/* The prompt's weights, by way of host memory: the embeddings are small. */
+static attune_code emphasise(session *s, float *embeddings, attune_error *error) {
+    const model *m = s->m;
+    int64_t hidden = m->text.config.hidden_size;
+    uint64_t count = (uint64_t)(prompt_tokens_all(&s->prompt) * hidden);
+    PASS_TRY(m->ops->download(m->dev, s->pass.run.stream, s->embeddings, embeddings, count, error));
+    PASS_TRY(prompt_emphasise(&s->prompt, hidden, s->embeddings, error));
+    return m->ops->upload(m->dev, s->pass.run.stream, embeddings, s->embeddings, count, error);
 }
 
 /* tokens → embeddings → keys and values of every cross attention, which stay in the arena until the session
@@ -42,8 +54,10 @@ void session_close(session *s) {
 attune_code session_read_text(session *s, attune_error *error) {
     const model *m = s->m;
     float *embeddings;
-    PASS_TRY(text_encoder_forward(&s->pass, &m->text, s->prompt.ids, s->prompt.texts, TOKENIZER_CHUNK,
-                                  &embeddings, error));
+    text_input input = {s->prompt.ids, s->prompt.texts * s->prompt.chunks, TOKENIZER_CHUNK, s->clip_skip};
+    PASS_TRY(text_encoder_forward(&s->pass, &m->text, &input, &embeddings, error));
+    if (s->prompt.weights && !s->pass.run.planning)
+        PASS_TRY(emphasise(s, embeddings, error));
     PASS_TRY(unet_read_text(&s->pass, &m->unet, embeddings, &s->context, error));
     pass_give(&s->pass, &embeddings);
     return ATTUNE_OK;

@@ -19,12 +19,14 @@ typedef struct session {
     int64_t height; /* of the latent, as width */
     int64_t width;
     uint32_t steps;
+    uint32_t clip_skip; /* ≥ 1 */
     latent_state *latent;
     float *staged; /* host: (texts · images, height, width, channels), what goes to and comes from the UNet */
-    float *uncond;    /* host: (images, channels, height, width) */
-    float *timesteps; /* host: (texts · images) */
-    float *decoded;   /* host: one image from the VAE */
-    uint8_t *pixels;  /* host: (images, height, width, 3) */
+    float *uncond;     /* host: (images, channels, height, width) */
+    float *embeddings; /* host: (texts, chunks · 77, hidden size); NULL where no prompt has weights */
+    float *timesteps;  /* host: (texts · images) */
+    float *decoded;    /* host: one image from the VAE */
+    uint8_t *pixels;   /* host: (images, height, width, 3) */
     int32_t text_done;
     uint32_t images_done;
     attune_code failed;

@@ -24,7 +24,8 @@ static attune_code check_side(const char *name, uint32_t value, uint32_t multipl
 }
 
 static attune_code check_numbers(const attune_request *request, attune_error *error) {
-    if (request->struct_size < sizeof *request || request->reserved != 0 || !request->prompt)
+    if (request->struct_size < sizeof *request || request->reserved != 0 || request->reserved2 != 0 ||
+        !request->prompt)
         return attune_fail(error, ATTUNE_INVALID_ARGUMENT, SAMPLER_DOMAIN, "request",
                            "the request is too short, has a reserved field that is not 0, or no prompt");
     if (!attune_determinism_name(request->determinism))
@@ -39,7 +40,22 @@ static attune_code check_numbers(const attune_request *request, attune_error *er
     if (!isfinite(request->cfg_scale))
         return attune_fail(error, ATTUNE_INVALID_ARGUMENT, SAMPLER_DOMAIN, "cfg_scale",
                            "the CFG scale is not a number");
+    if (request->randn_source > ATTUNE_RANDN_NV)
+        return attune_fail(error, ATTUNE_INVALID_ARGUMENT, SAMPLER_DOMAIN, "randn_source",
+                           "randn_source %u is unknown: 0 is CPU, 1 is NV", request->randn_source);
+    if (!(request->subseed_strength >= 0 && request->subseed_strength <= 1))
+        return attune_fail(error, ATTUNE_INVALID_ARGUMENT, SAMPLER_DOMAIN, "subseed_strength",
+                           "the variation strength is %g; 0 to 1 are possible",
+                           (double)request->subseed_strength);
     return ATTUNE_OK;
+}
+
+static attune_code check_clip_skip(const model *m, const attune_request *request, attune_error *error) {
+    if (request->clip_skip <= (uint64_t)m->text.config.num_hidden_layers)
+        return ATTUNE_OK;
+    return attune_fail(error, ATTUNE_INVALID_ARGUMENT, SAMPLER_DOMAIN, "clip_skip",
+                       "clip skip is %u; this model's text encoder has %lld layers", request->clip_skip,
+                       (long long)m->text.config.num_hidden_layers);
 }
 
 static attune_code check_class(const model *m, const attune_request *request, attune_error *error) {
@@ -60,7 +76,6 @@ static attune_code read_size(session *s, const attune_request *request, attune_e
     if (code == ATTUNE_OK)
         code = check_side("height", height, info.size_multiple, error);
     s->images = request->batch_size;
-    s->steps = request->steps;
     s->cfg_scale = request->cfg_scale;
     s->width = width / info.size_multiple;
     s->height = height / info.size_multiple;
@@ -76,6 +91,8 @@ typedef struct host_bytes {
     uint64_t decoded;
     uint64_t pixels;
     uint64_t latent;
+    uint64_t embeddings; /* where prompt weights are multiplied */
+    uint64_t prompt;     /* ids and weights */
 } host_bytes;
 
 static host_bytes count_host(const session *s, const latent_setup *setup) {
@@ -89,6 +106,10 @@ static host_bytes count_host(const session *s, const latent_setup *setup) {
     bytes.decoded = values * sizeof(float);
     bytes.pixels = images * values;
     bytes.latent = latent_bytes(setup);
+    bytes.prompt = (uint64_t)prompt_tokens_all(&s->prompt) * (sizeof(int32_t) + sizeof(float));
+    bytes.embeddings = s->prompt.weights ? (uint64_t)prompt_tokens_all(&s->prompt) *
+                                               (uint64_t)s->m->text.config.hidden_size * sizeof(float)
+                                         : 0;
     return bytes;
 }
 
@@ -98,7 +119,8 @@ static uint64_t saturating_add(uint64_t a, uint64_t b) {
 }
 
 static uint64_t total_host(const host_bytes *bytes) {
-    uint64_t sum = bytes->staged + bytes->uncond + bytes->timesteps + bytes->decoded + bytes->pixels;
+    uint64_t sum = bytes->staged + bytes->uncond + bytes->timesteps + bytes->decoded + bytes->pixels +
+                   bytes->embeddings + bytes->prompt;
     return saturating_add(sum, bytes->latent);
 }
 
@@ -107,7 +129,7 @@ static attune_code walk(session *s, const attune_request *request, const attune_
                         attune_error *error) {
     model *m = s->m;
     s->context.texts = s->prompt.texts;
-    s->context.tokens = TOKENIZER_CHUNK;
+    s->context.tokens = s->prompt.chunks * TOKENIZER_CHUNK;
     s->context.kv =
         services_clear_alloc(&m->host, (uint64_t)m->unet.contexts, sizeof *s->context.kv, "session");
     if (!s->context.kv)
@@ -203,6 +225,8 @@ static attune_code allocate(session *s, const host_bytes *bytes, uint64_t worksp
     PASS_TRY(take_host(s, &s->pixels, bytes->pixels, "pixels", error));
     if (bytes->uncond)
         PASS_TRY(take_host(s, &s->uncond, bytes->uncond, "guidance", error));
+    if (bytes->embeddings)
+        PASS_TRY(take_host(s, &s->embeddings, bytes->embeddings, "embeddings", error));
     return latent_begin(s->m->host.memory, setup, &s->latent, error);
 }
 
@@ -250,7 +274,12 @@ static attune_code prepare_with(session *s, const attune_request *request, const
                           .steps = s->steps,
                           .images = (uint32_t)s->images,
                           .elements = (uint64_t)(channels * s->height * s->width),
-                          .seed = request->seed};
+                          .seed = request->seed,
+                          .source = request->randn_source == ATTUNE_RANDN_NV ? NOISE_NV : NOISE_CPU,
+                          .variation = request->subseed_strength,
+                          .subseed = request->subseed,
+                          .rows = (uint64_t)s->height,
+                          .columns = (uint64_t)s->width};
     (void)pthread_mutex_lock(&s->m->preparing);
     attune_code code = plan_locked(s, request, binder, stream, &setup, plan, error);
     (void)pthread_mutex_unlock(&s->m->preparing);
@@ -269,6 +298,21 @@ static void name_request(const attune_request *request, const latent_sampler *sa
     (void)snprintf(plan->scheduler, sizeof plan->scheduler, "%s", asked->names[0]);
 }
 
+/* How many steps there are: with timesteps not always those asked for, as in the web UI. */
+static attune_code count_steps(session *s, const attune_request *request, const latent_sampler *sampler,
+                               attune_error *error) {
+    s->steps = request->steps;
+    if (!sampler->timesteps)
+        return ATTUNE_OK;
+    s->steps =
+        request->steps <= s->m->sigmas.count ? sigma_timesteps(&s->m->sigmas, request->steps, NULL) : 0;
+    if (s->steps > 0)
+        return ATTUNE_OK;
+    return attune_fail(error, ATTUNE_INVALID_ARGUMENT, SAMPLER_DOMAIN, "steps",
+                       "steps is %u; %s works between timesteps and needs 2 to %u", request->steps,
+                       sampler->names[0], s->m->sigmas.count);
+}
+
 attune_code session_prepare(session *s, const attune_request *request, const attune_binder *binder,
                             const attune_stream *stream, attune_session_plan *plan, attune_error *error) {
     const latent_sampler *sampler;
@@ -280,13 +324,20 @@ attune_code session_prepare(session *s, const attune_request *request, const att
     PASS_TRY(read_size(s, request, error));
     PASS_TRY(latent_choose(request->sampler, request->scheduler, &sampler, &scheduler, error));
     name_request(request, sampler, scheduler, plan);
+    PASS_TRY(count_steps(s, request, sampler, error));
+    PASS_TRY(check_clip_skip(s->m, request, error));
+    s->clip_skip = request->clip_skip > 1 ? request->clip_skip : 1;
     PASS_TRY(prompt_read(&s->m->host, s->m->tokens, request->prompt,
                          request->cfg_scale == 1.0f ? NULL : negative, &s->prompt, error));
     uint64_t bytes = ((uint64_t)s->steps + 1) * sizeof(float);
     float *sigmas = s->m->host.memory->alloc(s->m->host.memory->context, bytes, "session");
     if (!sigmas)
         return services_no_memory("sigmas", bytes, error);
-    attune_code code = sigma_schedule(scheduler, &s->m->sigmas, s->steps, sigmas, error);
+    attune_code code = ATTUNE_OK;
+    if (sampler->timesteps)
+        (void)sigma_timesteps(&s->m->sigmas, request->steps, sigmas);
+    else
+        code = sigma_schedule(scheduler, &s->m->sigmas, s->steps, sigmas, error);
     if (code == ATTUNE_OK)
         code = prepare_with(s, request, binder, stream, sampler, sigmas, plan, error);
     services_free(&s->m->host, sigmas);

@@ -126,19 +126,38 @@ static void fill_karras(const sigma_model *model, uint32_t steps, double *sigmas
     sigmas[steps] = 0;
 }
 
-/* sigma(t) for t between the timesteps of the model's ends. */
-static void fill_normal(const sigma_model *model, uint32_t steps, double *sigmas) {
+/* Even steps in log sigma between the model's ends. */
+static void fill_exponential(const sigma_model *model, uint32_t steps, double *sigmas) {
+    double high = model->log_sigmas[model->count - 1], low = model->log_sigmas[0];
+    for (uint32_t i = 0; i < steps; i++)
+        sigmas[i] = attune_exp_f64(linspace(high, low, steps, i));
+    sigmas[steps] = 0;
+}
+
+/* sigma(t) for the first `steps` of `values` even t between the timesteps of the model's ends. */
+static void fill_between(const sigma_model *model, uint32_t steps, uint32_t values, double *sigmas) {
     double first = sigma_to_t(model, model->sigmas[model->count - 1]),
            last = sigma_to_t(model, model->sigmas[0]);
     for (uint32_t i = 0; i < steps; i++)
-        sigmas[i] = sigma_of_t(model, linspace(first, last, steps, i));
+        sigmas[i] = sigma_of_t(model, linspace(first, last, values, i));
     sigmas[steps] = 0;
+}
+
+static void fill_normal(const sigma_model *model, uint32_t steps, double *sigmas) {
+    fill_between(model, steps, steps, sigmas);
+}
+
+/* Where Normal would stop at the smallest sigma before 0, this one leaves that out. */
+static void fill_sgm_uniform(const sigma_model *model, uint32_t steps, double *sigmas) {
+    fill_between(model, steps, steps + 1, sigmas);
 }
 
 static const sigma_scheduler schedulers[] = {
     {{"Automatic"}, NULL},
     {{"Uniform"}, fill_uniform},
     {{"Karras"}, fill_karras},
+    {{"Exponential"}, fill_exponential},
+    {{"SGM Uniform", "sgm_uniform"}, fill_sgm_uniform},
     {{"Normal"}, fill_normal},
 };
 
@@ -165,4 +184,13 @@ attune_code sigma_schedule(const sigma_scheduler *scheduler, const sigma_model *
         sigmas[i] = (float)exact[i];
     memory->free(memory->context, exact);
     return ATTUNE_OK;
+}
+
+uint32_t sigma_timesteps(const sigma_model *model, uint32_t steps, float *sigmas) {
+    uint32_t stride = model->count / steps, last = (model->count - 1) / stride;
+    for (uint32_t k = 0; sigmas && k <= last; k++) {
+        uint32_t t = k * stride + 1 < model->count ? k * stride + 1 : model->count - 1;
+        sigmas[last - k] = (float)model->sigmas[t];
+    }
+    return last;
 }

@@ -61,4 +61,13 @@ attune_code sigma_scheduler_find(const char *name, const sigma_scheduler **out, 
 attune_code sigma_schedule(const sigma_scheduler *scheduler, const sigma_model *model, uint32_t steps,
                            float *sigmas, attune_error *error);
 
+/*
+ * [any] The web UI's timesteps for `steps` asked for (1 … count): t = min(k · s + 1, count − 1) for k = 0, 1,
+ * 2 … while k · s < count, s = count div steps, as their sigmas, descending (the first two are equal where s
+ * is 1). Writes one value more than it returns, which is the number of steps between them: mostly not
+ * `steps`, less by one where s divides count, and up to 2 · steps − 1; 0 for 1. With `sigmas` NULL it only
+ * counts.
+ */
+uint32_t sigma_timesteps(const sigma_model *model, uint32_t steps, float *sigmas);
+
 #endif

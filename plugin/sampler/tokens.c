@@ -293,7 +293,7 @@ static int is_mark(utf8proc_int32_t point) {
            point == 0x0f81;
 }
 
-static attune_code check_text(const char *text, size_t *length, attune_error *error) {
+attune_code tokenizer_check(const char *text, size_t *length, attune_error *error) {
     size_t marks = 0;
     *length = strnlen(text, TEXT_BYTES_MAX + 1);
     if (*length > TEXT_BYTES_MAX)
@@ -338,7 +338,7 @@ static const char *find_special(const tokenizer *tokens, const char *text, int32
 
 static attune_code encode(const tokenizer *tokens, const char *text, token_sink *sink, attune_error *error) {
     size_t length;
-    attune_code code = check_text(text, &length, error);
+    attune_code code = tokenizer_check(text, &length, error);
     int32_t id = 0;
     while (code == ATTUNE_OK && id >= 0) {
         const char *special = find_special(tokens, text, &id, &length);

@@ -44,6 +44,12 @@ int32_t tokenizer_start(const tokenizer *tokens);
 int32_t tokenizer_end(const tokenizer *tokens);
 int32_t tokenizer_pad(const tokenizer *tokens);
 
+/* [any] The id of a comma that ends a word, −1 where the vocabulary has none. */
+int32_t tokenizer_comma(const tokenizer *tokens);
+
+/* [any] The length of `text` in bytes. Error: INVALID_ARGUMENT where tokenizer_encode would give it. */
+attune_code tokenizer_check(const char *text, size_t *length, attune_error *error);
+
 /*
  * [any] The ids of `text` (UTF-8) without start and end. *count is how many there are; the first `capacity`
  * of them are written to `ids` (which may be NULL when capacity is 0). Errors: INVALID_ARGUMENT (not UTF-8,

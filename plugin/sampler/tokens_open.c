@@ -331,6 +331,11 @@ int32_t tokenizer_end(const tokenizer *tokens) {
     return tokens->end;
 }
 
+int32_t tokenizer_comma(const tokenizer *tokens) {
+    return tokens->last[','] == tokens->end ? -1
+                                            : tokens->last[',']; /* the end token stands for a missing one */
+}
+
 int32_t tokenizer_pad(const tokenizer *tokens) {
     return tokens->pad;
 }

@@ -27,6 +27,7 @@ def main():
     from tiny_model import write_tiny_model
     from tokenizer_goldens import write_tokenizer
     from trajectory_goldens import write_cases
+    from webui_goldens import write_webui
 
     common.empty_data_folder()
     write_tiny_model()
@@ -40,6 +41,7 @@ def main():
     write_tokenizer(models)
     write_model_calls(models, doubles, precision)
     write_cases(models, doubles, precision)
+    write_webui(models, doubles, precision)
     common.save_json(common.DATA / "precision.json", precision)
     common.write_sums()
 

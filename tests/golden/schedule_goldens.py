@@ -51,7 +51,27 @@ def normal(denoiser, n):
     return torch.tensor([denoiser.t_to_sigma(t).item() for t in steps] + [0.0])
 
 
-SCHEDULES = {"Automatic": automatic, "Uniform": automatic, "Karras": karras, "Normal": normal}
+def exponential(denoiser, n):
+    """k-diffusion's get_sigmas_exponential between the model's smallest and largest sigma."""
+    low, high = denoiser.sigmas[0].item(), denoiser.sigmas[-1].item()
+    return sampling.get_sigmas_exponential(n=n, sigma_min=low, sigma_max=high)
+
+
+def sgm_uniform(denoiser, n):
+    """SGM Uniform: as Normal with one step more, whose last value is left out."""
+    start = denoiser.sigma_to_t(torch.tensor(denoiser.sigmas[-1].item()))
+    end = denoiser.sigma_to_t(torch.tensor(denoiser.sigmas[0].item()))
+    steps = torch.linspace(start.item(), end.item(), n + 1)[:-1]
+    return torch.tensor([denoiser.t_to_sigma(t).item() for t in steps] + [0.0])
+
+
+SCHEDULES = {"Automatic": automatic, "Uniform": automatic, "Karras": karras,
+             "Exponential": exponential, "SGM Uniform": sgm_uniform, "Normal": normal}
+
+
+def method_name(schedule):
+    """The schedule as a method of DoubleSchedule and in file names: "sgm_uniform"."""
+    return schedule.lower().replace(" ", "_")
 
 
 class DoubleSchedule:
@@ -88,6 +108,15 @@ class DoubleSchedule:
         """As automatic, between t(sigma_max) and t(sigma_min)."""
         start, end = self.sigma_to_t(self.sigmas[[-1, 0]])
         return np.append(self.t_to_sigma(np.linspace(start, end, n)), 0.0)
+
+    def sgm_uniform(self, n):
+        """The first n of n + 1 timesteps between t(sigma_max) and t(sigma_min)."""
+        start, end = self.sigma_to_t(self.sigmas[[-1, 0]])
+        return np.append(self.t_to_sigma(np.linspace(start, end, n + 1)[:-1]), 0.0)
+
+    def exponential(self, n):
+        """Even steps in log sigma between sigma_max and sigma_min."""
+        return np.append(np.exp(np.linspace(self.log_sigmas[-1], self.log_sigmas[0], n)), 0.0)
 
     def karras(self, n):
         """rho 7 between sigma_max and sigma_min."""
@@ -133,10 +162,10 @@ def write_schedules():
         if name == "Uniform":
             continue  # the same numbers as Automatic
         for n in STEP_COUNTS:
-            stem = f"sigmas_{name.lower()}_{n}_steps"
+            stem = f"sigmas_{method_name(name)}_{n}_steps"
             save_array(f"{stem}_f32", function(denoiser, n))
             for kind, double in doubles.items():
-                save_array(f"{stem}_{kind}", getattr(double, name.lower())(n))
+                save_array(f"{stem}_{kind}", getattr(double, method_name(name))(n))
 
 
 def write_noise():

@@ -7,10 +7,13 @@ noise, and every ancestral step draws once more from it. The timestep of a sigma
 import numpy as np
 import torch
 
-from common import DATA, save_array, save_json, seeded
+from common import DATA, save_array, save_json
+from ddim import sample_ddim
 from kdiffusion import sampling
 from model_goldens import compare, double_embedding
-from schedule_goldens import SCHEDULES, DoubleSchedule, make_denoiser
+from schedule_goldens import SCHEDULES, DoubleSchedule, alphas_cumprod, make_denoiser, method_name
+from webui_noise import ImageNoise
+from webui_prompts import condition
 
 SAMPLERS = {
     "Euler a": sampling.sample_euler_ancestral,
@@ -34,6 +37,12 @@ CASES = [
     dict(TINY, stem="case_tiny_euler_a", sampler="Euler a", schedule="Normal", cfg=7.0, seed=3),
     dict(TINY, stem="case_tiny_euler", sampler="Euler", schedule="Karras", cfg=5.0, seed=4),
     dict(TINY, stem="case_tiny_dpmpp_2m", sampler="DPM++ 2M", schedule="Uniform", cfg=5.0, seed=5),
+    dict(EMOJI, stem="case_emoji_ddim", sampler="DDIM", schedule="Automatic", steps=10, cfg=7.0,
+         seed=21, negative=""),
+    dict(TINY, stem="case_tiny_ddim", sampler="DDIM", schedule="Automatic", cfg=5.0, seed=6),
+    dict(TINY, stem="case_tiny_webui", sampler="Euler a", schedule="Exponential", cfg=5.0, seed=7,
+         prompt="(a red apple:1.3), 2 [leaves] " + "and a green star, " * 20, batch=2,
+         randn_source="NV", clip_skip=2, subseed=70, subseed_strength=0.4),
 ]
 
 
@@ -42,14 +51,20 @@ class GuidedDenoiser:
 
     def __init__(self, model, case):
         batch = case["batch"]
-        texts = [case["prompt"]] * batch + [case["negative"]] * batch
-        self.context = model.encode(texts)
+        texts = condition(model, [case["prompt"], case["negative"]], case.get("clip_skip", 1))
+        self.context = texts.repeat_interleave(batch, dim=0)
         self.denoiser = make_denoiser(self.predict, model.dtype)
         self.model, self.cfg = model, case["cfg"]
 
     def predict(self, x, timesteps):
         """The UNet on the doubled batch: conditioned half first."""
         return self.model.predict_noise(x, timesteps, self.context)
+
+    def guided_noise(self, x, timesteps):
+        """Guidance on the noise: the same thing for one timestep, as the picture is linear in it."""
+        noise = self.predict(torch.cat([x, x]), torch.cat([timesteps, timesteps]))
+        cond, uncond = noise.chunk(2)
+        return uncond + (cond - uncond) * self.cfg
 
     def __call__(self, x, sigma):
         denoised = self.denoiser(torch.cat([x, x]), torch.cat([sigma, sigma]))
@@ -59,24 +74,27 @@ class GuidedDenoiser:
 
 def make_noise_source(case, dtype):
     """A function that returns the next noise [batch,4,h,w], one generator per image."""
-    generators = [seeded(case["seed"] + i) for i in range(case["batch"])]
+    sources = [ImageNoise(case, i) for i in range(case["batch"])]
     shape = (4, case["height"] // 8, case["width"] // 8)
-    return lambda *_: torch.stack([torch.randn(shape, generator=g) for g in generators]).to(dtype)
+    return lambda *_: torch.stack([source.next(shape) for source in sources]).to(dtype)
 
 
 def make_sigmas(case, dtype):
     """The schedule as web UI computes it; in double where the run is in double."""
     name, steps = case["schedule"], case["steps"]
     if dtype == torch.float64:
-        return torch.from_numpy(getattr(DoubleSchedule(), name.lower())(steps))
+        return torch.from_numpy(getattr(DoubleSchedule(), method_name(name))(steps))
     return SCHEDULES[name](make_denoiser(None), steps)
 
 
 def run_sampler(model, case):
     """Return (first noise, list of x after each step)."""
     guided, next_noise = GuidedDenoiser(model, case), make_noise_source(case, model.dtype)
-    sigmas = make_sigmas(case, model.dtype)
     noise, before = next_noise(), []
+    if case["sampler"] == "DDIM":
+        alphas = torch.tensor(alphas_cumprod(), dtype=torch.float32).to(model.dtype)
+        return noise, sample_ddim(guided.guided_noise, noise, alphas, case["steps"])
+    sigmas = make_sigmas(case, model.dtype)
     extra = {}
     if case["sampler"] == "Euler a":
         extra = dict(eta=1.0, s_noise=1.0, noise_sampler=next_noise)

@@ -124,7 +124,7 @@ static const struct {
     SIZE(attune_sampler_info, 352),
     SIZE(attune_model_options, 24),
     SIZE(attune_model_info, 168),
-    SIZE(attune_request, 80),
+    SIZE(attune_request, 104),
     SIZE(attune_bound, 24),
     SIZE(attune_binder, 32),
     SIZE(attune_session_plan, 344),

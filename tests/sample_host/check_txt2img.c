@@ -67,15 +67,23 @@ static void compare_case(json_t *entry) {
                    text_of(json_object_get(entry, "files"), "images"));
     ck_assert_msg(npy_read(path, &golden, &error) == ATTUNE_OK, "%s", error.message);
     int batch = (int)json_integer_value(json_object_get(entry, "batch"));
-    run_result r = run("\"$HOST\" txt2img '%s' -q --negative-prompt '%s' --model '%s' --sampler '%s' "
-                       "--scheduler '%s' --steps %d "
-                       "--cfg-scale %g --seed %lld --width %d --height %d --batch-size %d -o golden.png",
-                       text_of(entry, "prompt"), text_of(entry, "negative"), model, text_of(entry, "sampler"),
-                       text_of(entry, "schedule"), (int)json_integer_value(json_object_get(entry, "steps")),
-                       json_number_value(json_object_get(entry, "cfg")),
-                       (long long)json_integer_value(json_object_get(entry, "seed")),
-                       (int)json_integer_value(json_object_get(entry, "width")),
-                       (int)json_integer_value(json_object_get(entry, "height")), batch);
+    const char *source = text_of(entry, "randn_source"); /* this and the next three: in some cases only */
+    run_result r =
+        run("\"$HOST\" txt2img '%s' -q --negative-prompt '%s' --model '%s' --sampler '%s' "
+            "--scheduler '%s' --randn-source %s --clip-skip %d --subseed %lld --subseed-strength %g "
+            "--steps %d "
+            "--cfg-scale %g --seed %lld --width %d --height %d --batch-size %d -o golden.png",
+            text_of(entry, "prompt"), text_of(entry, "negative"), model, text_of(entry, "sampler"),
+            text_of(entry, "schedule"), source ? source : "CPU",
+            json_object_get(entry, "clip_skip") ? (int)json_integer_value(json_object_get(entry, "clip_skip"))
+                                                : 1,
+            (long long)json_integer_value(json_object_get(entry, "subseed")),
+            json_number_value(json_object_get(entry, "subseed_strength")),
+            (int)json_integer_value(json_object_get(entry, "steps")),
+            json_number_value(json_object_get(entry, "cfg")),
+            (long long)json_integer_value(json_object_get(entry, "seed")),
+            (int)json_integer_value(json_object_get(entry, "width")),
+            (int)json_integer_value(json_object_get(entry, "height")), batch);
     ck_assert_msg(r.status == 0, "%s: %s", text_of(entry, "stem"), r.err);
     run_free(&r);
     size_t off = 0, pixels = 0, size = golden.tensor.bytes / (size_t)batch;
@@ -155,6 +163,33 @@ START_TEST(the_json_has_what_scripts_rely_on) {
 }
 END_TEST
 
+/* Seeds of a run with a variation: the seed stays, the variation seed counts. */
+START_TEST(the_png_names_noise_clip_skip_and_variation) {
+    run_result r =
+        run("\"$HOST\" txt2img '(red:1.3) apple' --steps 2 --seed 9 --randn-source nv --clip-skip 2 "
+            "--subseed 40 --subseed-strength 0.25 --batch-size 2 --json --width 64 --height 64 -o v.png");
+    ck_assert_msg(r.status == 0, "%s", r.err);
+    json_t *json = run_json(&r), *seeds = json_object_get(json, "seeds");
+    ck_assert_uint_eq(json_array_size(seeds), 2);
+    ck_assert_int_eq(json_integer_value(json_array_get(seeds, 0)), 9);
+    ck_assert_int_eq(json_integer_value(json_array_get(seeds, 1)), 9);
+    json_decref(json);
+    picture first = read_picture("v-0001.png"), second = read_picture("v-0002.png");
+    ck_assert_ptr_nonnull(strstr(first.parameters, ", Seed: 9, "));
+    ck_assert_ptr_nonnull(strstr(first.parameters,
+                                 ", Model: emoji, Variation seed: 40, Variation seed strength: 0.25, "
+                                 "Clip skip: 2, RNG: NV, Attention: "));
+    ck_assert_ptr_nonnull(strstr(second.parameters, ", Variation seed: 41, "));
+    ck_assert_mem_ne(first.pixels, second.pixels, (size_t)first.width * first.height * 3);
+    free_picture(&first);
+    free_picture(&second);
+    run_free(&r);
+    r = run("\"$HOST\" txt2img 'red apple' --steps 2 --seed 1 --subseed-strength 0.5 -o w.png");
+    ck_assert_ptr_nonnull(strstr(r.err, "Variation seed: "));
+    run_free(&r);
+}
+END_TEST
+
 START_TEST(the_png_says_how_it_was_made) {
     run_result r = run(
         "\"$HOST\" txt2img 'red apple' -q --negative-prompt 'blue, green' --steps 2 --seed 9 --cfg-scale 5 "
@@ -166,7 +201,7 @@ START_TEST(the_png_says_how_it_was_made) {
                         "type: Karras, CFG scale: 5, "
                         "Seed: 9, Size: 128x128, Model hash: ";
     ck_assert_msg(strncmp(p.parameters, start, strlen(start)) == 0, "%s", p.parameters);
-    ck_assert_ptr_nonnull(strstr(p.parameters, ", Model: emoji, Attention: \""));
+    ck_assert_ptr_nonnull(strstr(p.parameters, ", Model: emoji, RNG: CPU, Attention: \""));
     ck_assert_ptr_nonnull(strstr(p.parameters, " (attune-cpu "));
     ck_assert_ptr_nonnull(strstr(p.parameters, ", portable)\""));
     ck_assert_ptr_nonnull(strstr(p.parameters, "attune-f32-1"));
@@ -257,7 +292,7 @@ START_TEST(a_single_file_is_a_model) {
     picture folder = read_picture("folder.png"), one = read_picture("one.png");
     ck_assert_uint_eq(one.width, folder.width);
     ck_assert_mem_eq(one.pixels, folder.pixels, (size_t)one.width * one.height * 3);
-    ck_assert_ptr_nonnull(strstr(one.parameters, ", Model: my.model, Attention: "));
+    ck_assert_ptr_nonnull(strstr(one.parameters, ", Model: my.model, "));
     free_picture(&folder);
     free_picture(&one);
     r = run("sha256sum my.model.safetensors | cut -c1-10 && "
@@ -280,6 +315,7 @@ TCase *txt2img_cases(void) {
     tcase_add_test(cases, the_png_says_how_it_was_made);
     tcase_add_test(cases, other_names_of_a_sampler_are_the_same_request);
     tcase_add_test(cases, a_single_file_is_a_model);
+    tcase_add_test(cases, the_png_names_noise_clip_skip_and_variation);
     tcase_add_test(cases, equal_requests_are_equal_files);
     tcase_add_test(cases, the_default_name_carries_the_seed_and_never_overwrites);
     tcase_add_test(cases, an_unknown_word_is_told);

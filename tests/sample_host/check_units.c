@@ -41,7 +41,11 @@ START_TEST(infotext_is_the_webuis) {
                      .arithmetic = "attune-f32-1",
                      .determinism = "repeatable",
                      .sampler_plugin = "s 1",
+                     .randn_source = "NV",
                      .seed = 5,
+                     .subseed = 6,
+                     .subseed_strength = 0.1f,
+                     .clip_skip = 2,
                      .steps = 20,
                      .width = 512,
                      .height = 768,
@@ -49,7 +53,8 @@ START_TEST(infotext_is_the_webuis) {
     char *text = infotext_format(&info);
     ck_assert_str_eq(text, "a, b\nNegative prompt: c\nSteps: 20, Sampler: Euler a, Schedule type: Karras, "
                            "CFG scale: 7.5, Seed: 5, "
-                           "Size: 512x768, Model hash: 0123456789, Model: \"x:y\", Attention: \"sdp "
+                           "Size: 512x768, Model hash: 0123456789, Model: \"x:y\", Variation seed: 6, "
+                           "Variation seed strength: 0.1, Clip skip: 2, RNG: NV, Attention: \"sdp "
                            "(attune-cpu 1.0.0, portable)\", "
                            "Arithmetic: attune-f32-1, Determinism: repeatable, Sampler plugin: s 1, Version: "
                            "attune " ATTUNE_VERSION);

@@ -27,6 +27,10 @@ START_TEST(wrong_usage_is_one_line_and_status_2) {
     fails("txt2img apple --seed 1x", 2, "no seed");
     fails("txt2img apple --seed 18446744073709551615", 2, "no seed");
     fails("txt2img apple --cfg-scale nan", 2, "--cfg-scale nan");
+    fails("txt2img apple --subseed x", 2, "--subseed x is no seed");
+    fails("txt2img apple --subseed-strength 1.1", 2, "no number from 0 to 1");
+    fails("txt2img apple --randn-source GPU", 2, "CPU and NV are possible");
+    fails("txt2img apple --clip-skip 0", 2, "--clip-skip 0 is less than 1");
     fails("txt2img apple --batch-size 0", 2, "--batch-size 0");
     fails("txt2img apple --batch-count 0", 2, "--batch-count 0");
     fails("txt2img apple --threads -1", 2, "outside 1 to 1024");
@@ -74,6 +78,10 @@ START_TEST(help_names_every_option) {
                                         "--scheduler",
                                         "--cfg-scale",
                                         "--seed",
+                                        "--subseed",
+                                        "--subseed-strength",
+                                        "--randn-source",
+                                        "--clip-skip",
                                         "--width",
                                         "--height",
                                         "--batch-size",

@@ -56,7 +56,12 @@ static const latent_sampler *sampler_called(const char *name) {
 /* The latents after all steps, in memory of the caller's. */
 static float *run_all(const char *name, const float *sigmas, uint32_t steps, uint32_t images,
                       uint64_t elements, uint64_t seed) {
-    latent_setup setup = {sampler_called(name), sigmas, steps, images, elements, seed};
+    latent_setup setup = {.sampler = sampler_called(name),
+                          .sigmas = sigmas,
+                          .steps = steps,
+                          .images = images,
+                          .elements = elements,
+                          .seed = seed};
     latent_state *state;
     ck_assert_int_eq(latent_begin(&memory.service, &setup, &state, NULL), ATTUNE_OK);
     analytic model = {.count = images * elements};
@@ -108,13 +113,18 @@ static void transcribed_step(transcription *t, const char *name, const float *si
 static void follow(const char *name, const char *schedule) {
     float sigmas[STEPS + 1];
     make_sigmas(schedule, STEPS, sigmas);
-    latent_setup setup = {sampler_called(name), sigmas, STEPS, IMAGES, ELEMENTS, 1234};
+    latent_setup setup = {.sampler = sampler_called(name),
+                          .sigmas = sigmas,
+                          .steps = STEPS,
+                          .images = IMAGES,
+                          .elements = ELEMENTS,
+                          .seed = 1234};
     latent_state *state;
     ck_assert_int_eq(latent_begin(&memory.service, &setup, &state, NULL), ATTUNE_OK);
     transcription *rows = calloc(IMAGES, sizeof *rows);
     for (int image = 0; image < IMAGES; image++) {
         float noise[ELEMENTS];
-        noise_seed(&rows[image].generator, 1234 + (uint64_t)image);
+        noise_seed(&rows[image].generator, NOISE_CPU, 1234 + (uint64_t)image);
         noise_normal(&rows[image].generator, noise, ELEMENTS);
         for (int k = 0; k < ELEMENTS; k++)
             rows[image].x[k] = (double)noise[k] * (double)sigmas[0];
@@ -158,7 +168,7 @@ static double flow_error(const char *name, uint32_t steps) {
     make_sigmas("Karras", steps, sigmas);
     float *last = run_all(name, sigmas, steps, 1, ELEMENTS, 99);
     noise_generator generator;
-    noise_seed(&generator, 99);
+    noise_seed(&generator, NOISE_CPU, 99);
     noise_normal(&generator, first, ELEMENTS);
     double worst = 0, s = sigmas[0];
     for (int k = 0; k < ELEMENTS; k++)
@@ -207,7 +217,12 @@ START_TEST(first_noise_is_the_goldens) {
         uint32_t images = (uint32_t)golden.tensor.shape[0];
         uint64_t elements = golden_count(&golden) / images;
         float sigmas[] = {1, 0};
-        latent_setup setup = {sampler_called(NULL), sigmas, 1, images, elements, cases[c].seed};
+        latent_setup setup = {.sampler = sampler_called(NULL),
+                              .sigmas = sigmas,
+                              .steps = 1,
+                              .images = images,
+                              .elements = elements,
+                              .seed = cases[c].seed};
         latent_state *state;
         ck_assert_int_eq(latent_begin(&memory.service, &setup, &state, NULL), ATTUNE_OK);
         for (uint64_t k = 0; k < images * elements; k++) {
@@ -218,6 +233,76 @@ START_TEST(first_noise_is_the_goldens) {
         latent_close(state);
         npy_free(&golden);
     }
+}
+END_TEST
+
+/* The web UI's slerp is in torch's float32: acos near 0.9 and a sine below divide by 0.4 and more, 16 half
+ * ulps of values up to 4; the first noises are within 1e-6 (check_noise). */
+START_TEST(variations_are_the_goldens) {
+    static const struct {
+        const char *stem;
+        noise_source source;
+        float variation;
+        uint64_t subseed;
+    } cases[] = {{"cpu", NOISE_CPU, 0.3f, 22}, {"nv", NOISE_NV, 0.3f, 22}, {"same", NOISE_CPU, 0.25f, 11}};
+    for (size_t c = 0; c < sizeof cases / sizeof cases[0]; c++) {
+        npy_array golden = golden_read(ATTUNE_F32, 4, "noise_variation_%s", cases[c].stem);
+        uint32_t images = (uint32_t)golden.tensor.shape[0];
+        uint64_t elements = golden_count(&golden) / images;
+        float sigmas[] = {1, 0};
+        latent_setup setup = {.sampler = sampler_called(NULL),
+                              .sigmas = sigmas,
+                              .steps = 1,
+                              .images = images,
+                              .elements = elements,
+                              .seed = 11,
+                              .source = cases[c].source,
+                              .variation = cases[c].variation,
+                              .subseed = cases[c].subseed,
+                              .rows = 5,
+                              .columns = 7};
+        latent_state *state;
+        ck_assert_int_eq(latent_begin(&memory.service, &setup, &state, NULL), ATTUNE_OK);
+        for (uint64_t k = 0; k < images * elements; k++) {
+            double got = latent_x(state, (uint32_t)(k / elements))[k % elements];
+            double want = (double)((const float *)golden.tensor.data)[k];
+            ck_assert_msg(fabs(got - want) <= 5e-6, "%s %llu: %.9g, golden %.9g", cases[c].stem,
+                          (unsigned long long)k, got, want);
+        }
+        latent_close(state);
+        npy_free(&golden);
+    }
+}
+END_TEST
+
+/* Latents of one row have no angles: the web UI's slerp is NaN there, a straight mix is taken. */
+START_TEST(variations_of_one_row_are_numbers) {
+    float sigmas[] = {1, 0};
+    latent_setup setup = {.sampler = sampler_called(NULL),
+                          .sigmas = sigmas,
+                          .steps = 1,
+                          .images = 1,
+                          .elements = 32,
+                          .variation = 0.5f,
+                          .subseed = 1,
+                          .rows = 1,
+                          .columns = 8};
+    latent_state *state;
+    float first[32], second[32];
+    noise_generator generator;
+    noise_seed(&generator, NOISE_CPU, 0);
+    noise_normal(&generator, first, 32);
+    noise_seed(&generator, NOISE_CPU, 1);
+    noise_normal(&generator, second, 32);
+    ck_assert_int_eq(latent_begin(&memory.service, &setup, &state, NULL), ATTUNE_OK);
+    for (int k = 0; k < 32; k++)
+        if (first[k] > 0 && second[k] > 0)
+            ck_assert(fabsf(latent_x(state, 0)[k] - (first[k] + second[k]) / 2) <= 1e-6f);
+        else
+            ck_assert(isfinite(latent_x(state, 0)[k]));
+    latent_close(state);
+    setup.rows = 5;
+    ck_assert_int_eq(latent_begin(&memory.service, &setup, &state, NULL), ATTUNE_INVALID_ARGUMENT);
 }
 END_TEST
 
@@ -242,7 +327,12 @@ END_TEST
 
 START_TEST(state_between_steps) {
     float sigmas[] = {4, 2, 1, 0};
-    latent_setup setup = {sampler_called("DPM++ 2M"), sigmas, 3, IMAGES, ELEMENTS, 7};
+    latent_setup setup = {.sampler = sampler_called("DPM++ 2M"),
+                          .sigmas = sigmas,
+                          .steps = 3,
+                          .images = IMAGES,
+                          .elements = ELEMENTS,
+                          .seed = 7};
     latent_state *state;
     ck_assert_int_eq(latent_begin(&memory.service, &setup, &state, NULL), ATTUNE_OK);
     ck_assert_uint_eq(memory.last, latent_bytes(&setup));
@@ -269,7 +359,12 @@ END_TEST
 START_TEST(denoiser_errors_are_passed_on) {
     float sigmas[] = {4, 2, 1, 0};
     for (size_t s = 0; s < latent_samplers.count; s++) {
-        latent_setup setup = {sampler_called(names_label(&latent_samplers, s)), sigmas, 3, 1, ELEMENTS, 7};
+        latent_setup setup = {.sampler = sampler_called(names_label(&latent_samplers, s)),
+                              .sigmas = sigmas,
+                              .steps = 3,
+                              .images = 1,
+                              .elements = ELEMENTS,
+                              .seed = 7};
         latent_state *state;
         attune_error error = {0};
         ck_assert_int_eq(latent_begin(&memory.service, &setup, &state, NULL), ATTUNE_OK);
@@ -290,7 +385,12 @@ START_TEST(bad_setups_are_refused) {
     const float nan[] = {1, NAN, 0}, infinite[] = {INFINITY, 1, 0};
     const float *bad[] = {rising, flat, early, negative, nan, infinite};
     static const float good[] = {2, 1, 0};
-    latent_setup setup = {sampler_called("Euler"), good, 2, 1, 16, 0};
+    latent_setup setup = {.sampler = sampler_called("Euler"),
+                          .sigmas = good,
+                          .steps = 2,
+                          .images = 1,
+                          .elements = 16,
+                          .seed = 0};
     latent_state *state;
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
         setup.sigmas = bad[i];
@@ -391,6 +491,8 @@ TCase *latent_cases(void) {
     tcase_add_test(cases, deterministic_samplers_follow_the_flow);
     tcase_add_test(cases, ancestral_steps_keep_the_variance);
     tcase_add_test(cases, first_noise_is_the_goldens);
+    tcase_add_test(cases, variations_are_the_goldens);
+    tcase_add_test(cases, variations_of_one_row_are_numbers);
     tcase_add_test(cases, batch_does_not_show);
     tcase_add_test(cases, state_between_steps);
     tcase_add_test(cases, denoiser_errors_are_passed_on);

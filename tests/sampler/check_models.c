@@ -20,7 +20,8 @@ static void close_to(const float *got, const npy_array *wanted, double bound, co
     ck_assert_msg(distance <= bound, "%s: off by %g, %g allowed", what, distance, bound);
 }
 
-static void check_text(const char *name, double bound) {
+/* hidden_states[-skip] after the final layer norm. */
+static void check_text(const char *name, int64_t skip, double bound) {
     rig r;
     pass p;
     attune_error error = {0};
@@ -28,12 +29,14 @@ static void check_text(const char *name, double bound) {
     rig_open(&r, 2);
     model *m = rig_model(&r, name);
     npy_array ids = golden_read((attune_dtype){ATTUNE_TYPE_INT, 32, 1}, 2, "%s_text_ids", name);
-    npy_array hidden = golden_read(ATTUNE_F32, 3, "%s_text_hidden", name);
-    int64_t texts = ids.tensor.shape[0];
+    npy_array hidden = golden_read(ATTUNE_F32, 3, "%s_text_hidden%s", name, skip == 2 ? "_skip_2" : "");
+    text_input input = {ids.tensor.data, hidden.tensor.shape[0], 77, skip};
+    if (skip == 2)
+        input.ids += 77; /* "red apple" alone */
     rig_pass_plan(&r, m, &p);
-    ck_assert_int_eq(text_encoder_forward(&p, &m->text, ids.tensor.data, texts, 77, &out, &error), ATTUNE_OK);
+    ck_assert_int_eq(text_encoder_forward(&p, &m->text, &input, &out, &error), ATTUNE_OK);
     rig_pass_run(&r, m, &p);
-    attune_code code = text_encoder_forward(&p, &m->text, ids.tensor.data, texts, 77, &out, &error);
+    attune_code code = text_encoder_forward(&p, &m->text, &input, &out, &error);
     ck_assert_msg(code == ATTUNE_OK, "%s", error.message);
     close_to(out, &hidden, bound, name);
     pass_close(&p);
@@ -44,8 +47,14 @@ static void check_text(const char *name, double bound) {
 }
 
 START_TEST(text_encoder_matches) {
-    check_text("emoji", 8e-5);
-    check_text("tiny", 1e-5);
+    check_text("emoji", 1, 8e-5);
+    check_text("tiny", 1, 1e-5);
+}
+END_TEST
+
+START_TEST(clip_skip_leaves_out_the_last_layers) {
+    check_text("emoji", 2, 1e-5);
+    check_text("tiny", 2, 1e-5);
 }
 END_TEST
 
@@ -155,6 +164,7 @@ TCase *models_cases(void) {
     TCase *cases = tcase_create("models");
     tcase_set_timeout(cases, 0);
     tcase_add_test(cases, text_encoder_matches);
+    tcase_add_test(cases, clip_skip_leaves_out_the_last_layers);
     tcase_add_test(cases, unet_matches);
     tcase_add_test(cases, unet_matches_odd_sizes);
     tcase_add_test(cases, vae_decoder_matches);

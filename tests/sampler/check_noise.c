@@ -45,7 +45,7 @@ START_TEST(fresh_draws_are_torchs) {
             npy_array golden =
                 golden_read(ATTUNE_F32, 1, "noise_seed_%llu_n_%d", (unsigned long long)seeds[s], lengths[i]);
             noise_generator generator;
-            noise_seed(&generator, seeds[s]);
+            noise_seed(&generator, NOISE_CPU, seeds[s]);
             draw_and_compare(&generator, &golden);
             npy_free(&golden);
         }
@@ -61,7 +61,7 @@ START_TEST(draws_in_a_row_are_torchs) {
     for (size_t s = 0; s < 2; s++)
         for (size_t r = 0; r < 2; r++) {
             noise_generator generator;
-            noise_seed(&generator, seeds[s]);
+            noise_seed(&generator, NOISE_CPU, seeds[s]);
             for (int i = 0; i < 5 && rows[r].lengths[i]; i++) {
                 npy_array golden =
                     golden_read(ATTUNE_F32, 1, "noise_seed_%llu_%s_%d_n_%d", (unsigned long long)seeds[s],
@@ -75,9 +75,9 @@ END_TEST
 
 START_TEST(seed_counts_modulo_2_to_32) {
     noise_generator a, b, c;
-    noise_seed(&a, 7);
-    noise_seed(&b, 7 + ((uint64_t)1 << 32));
-    noise_seed(&c, 8);
+    noise_seed(&a, NOISE_CPU, 7);
+    noise_seed(&b, NOISE_CPU, 7 + ((uint64_t)1 << 32));
+    noise_seed(&c, NOISE_CPU, 8);
     float x[64], y[64], z[64];
     noise_normal(&a, x, 64);
     noise_normal(&b, y, 64);
@@ -98,7 +98,7 @@ START_TEST(bits_are_fixed) {
     size_t n = 100007;
     float *values = malloc((n + 9) * sizeof *values);
     noise_generator generator;
-    noise_seed(&generator, 20240229);
+    noise_seed(&generator, NOISE_CPU, 20240229);
     noise_normal(&generator, values, n);
     noise_normal(&generator, values + n, 9);
     uint64_t hash = 0xcbf29ce484222325u;
@@ -109,6 +109,45 @@ START_TEST(bits_are_fixed) {
 }
 END_TEST
 
+/* The web UI computes in double as well and rounds once: half an ulp of float, and where the two logarithms'
+ * or sines' last bits decide, one more. */
+static void compare_nv(const float *got, const npy_array *golden) {
+    const float *want = golden->tensor.data;
+    for (size_t i = 0; i < golden_count(golden); i++)
+        ck_assert_msg(fabs((double)got[i] - (double)want[i]) <= 0x1p-23 * fabs((double)want[i]),
+                      "element %zu: %.9g, golden %.9g", i, (double)got[i], (double)want[i]);
+}
+
+START_TEST(nv_noise_is_philox) {
+    noise_generator generator;
+    float got[1000];
+    npy_array golden = golden_read(ATTUNE_F32, 2, "noise_nv_seed_0_3x4");
+    noise_seed(&generator, NOISE_NV, 0);
+    noise_normal(&generator, got, 12);
+    ck_assert(got[0] == -0.92466259f); /* the web UI's own test vector */
+    compare_nv(got, &golden);
+    npy_free(&golden);
+    for (size_t s = 0; s < 2; s++) {
+        golden = golden_read(ATTUNE_F32, 1, "noise_nv_seed_%llu_n_1000", (unsigned long long)seeds[s]);
+        noise_seed(&generator, NOISE_NV, seeds[s]);
+        noise_normal(&generator, got, 1000);
+        compare_nv(got, &golden);
+        npy_free(&golden);
+        /* CUDA's float32 arithmetic: the angle is rounded to 2.4e-7, the radius is up to 5.8 */
+        golden = golden_read(ATTUNE_F32, 1, "noise_nv_seed_%llu_n_1000_f32", (unsigned long long)seeds[s]);
+        for (size_t i = 0; i < 1000; i++)
+            ck_assert(fabs((double)got[i] - (double)((const float *)golden.tensor.data)[i]) <= 2e-6);
+        npy_free(&golden);
+        golden = golden_read(ATTUNE_F32, 2, "noise_nv_seed_%llu_draws", (unsigned long long)seeds[s]);
+        noise_seed(&generator, NOISE_NV, seeds[s]);
+        for (int i = 0; i < 4; i++)
+            noise_normal(&generator, got + (ptrdiff_t)20 * i, 20);
+        compare_nv(got, &golden);
+        npy_free(&golden);
+    }
+}
+END_TEST
+
 TCase *noise_cases(void) {
     TCase *cases = tcase_create("noise");
     tcase_set_timeout(cases, 0);
@@ -116,5 +155,6 @@ TCase *noise_cases(void) {
     tcase_add_test(cases, draws_in_a_row_are_torchs);
     tcase_add_test(cases, seed_counts_modulo_2_to_32);
     tcase_add_test(cases, bits_are_fixed);
+    tcase_add_test(cases, nv_noise_is_philox);
     return cases;
 }

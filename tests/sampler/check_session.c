@@ -146,6 +146,11 @@ static void check_case(const json_t *entry) {
     request.height = (uint32_t)number_of(entry, "height");
     request.batch_size = (uint32_t)number_of(entry, "batch");
     request.cfg_scale = (float)json_number_value(json_object_get(entry, "cfg"));
+    const char *source = json_string_value(json_object_get(entry, "randn_source")); /* these: in some cases */
+    request.randn_source = source && strcmp(source, "NV") == 0 ? ATTUNE_RANDN_NV : ATTUNE_RANDN_CPU;
+    request.clip_skip = (uint32_t)json_integer_value(json_object_get(entry, "clip_skip"));
+    request.subseed = (uint64_t)json_integer_value(json_object_get(entry, "subseed"));
+    request.subseed_strength = (float)json_number_value(json_object_get(entry, "subseed_strength"));
     void *made = begin(&r, m, &request, &plan);
     run_all(&r, made, &plan);
     check_latents(made, text_of(entry, "stem"));
@@ -320,6 +325,27 @@ START_TEST(bad_requests_are_refused) {
     bad.reserved = 1;
     refuse(&r, m, &bad, ATTUNE_INVALID_ARGUMENT, "reserved");
     bad = good;
+    bad.reserved2 = 1;
+    refuse(&r, m, &bad, ATTUNE_INVALID_ARGUMENT, "reserved");
+    bad = good;
+    bad.randn_source = 2;
+    refuse(&r, m, &bad, ATTUNE_INVALID_ARGUMENT, "randn_source 2 is unknown");
+    bad = good;
+    bad.subseed_strength = 1.5f;
+    refuse(&r, m, &bad, ATTUNE_INVALID_ARGUMENT, "variation strength is 1.5");
+    bad.subseed_strength = NAN;
+    refuse(&r, m, &bad, ATTUNE_INVALID_ARGUMENT, "variation strength");
+    bad = good;
+    bad.clip_skip = 100;
+    refuse(&r, m, &bad, ATTUNE_INVALID_ARGUMENT, "clip skip is 100; this model's text encoder has");
+    bad = good;
+    bad.sampler = "DDIM";
+    bad.steps = 1;
+    refuse(&r, m, &bad, ATTUNE_INVALID_ARGUMENT, "needs 2 to 1000");
+    bad = good;
+    bad.prompt = "(red:1.2.3)";
+    refuse(&r, m, &bad, ATTUNE_INVALID_ARGUMENT, "the weight 1.2.3 at byte offset 5 is no number");
+    bad = good;
     bad.sampler = "Euller";
     refuse(&r, m, &bad, ATTUNE_NOT_FOUND, "DPM++ 2M");
     bad = good;
@@ -410,6 +436,60 @@ START_TEST(the_memory_plan_is_an_upper_bound) {
 }
 END_TEST
 
+/* Weights take memory of their own, and each chunk more keys and values: all of it is in the plan. */
+START_TEST(long_weighted_prompts_are_planned) {
+    rig r;
+    attune_session_plan shorter = {.struct_size = sizeof shorter}, plan = shorter;
+    rig_open(&r, 2);
+    model *m = rig_model(&r, "emoji");
+    char text[4096] = "(red:1.3)";
+    for (int i = 0; i < 400; ++i)
+        strcat(text, " apple");
+    attune_request request = request_of("red", 2, 64);
+    r.sampler->session_close(begin(&r, m, &request, &shorter));
+    request.prompt = text;
+    r.sampler->session_close(begin(&r, m, &request, &plan)); /* makes what the model keeps for these shapes */
+    int64_t before = atomic_load(&r.bytes);
+    atomic_store(&r.peak, before);
+    void *made = begin(&r, m, &request, &plan);
+    run_all(&r, made, &plan);
+    uint64_t taken = (uint64_t)(atomic_load(&r.peak) - before);
+    ck_assert_uint_gt(plan.activations, shorter.activations);
+    uint64_t planned = plan.activations + plan.workspace;
+    ck_assert_msg(taken <= planned + 65536, "%llu taken, %llu planned", (unsigned long long)taken,
+                  (unsigned long long)planned);
+    r.sampler->session_close(made);
+    r.sampler->model_close(m);
+    rig_close(&r);
+}
+END_TEST
+
+/* A prompt of weight 1 has the bits of the prompt alone; another weight, and another order of chunks, show.
+ */
+START_TEST(weights_show_in_the_picture) {
+    static const char *const prompts[] = {"red apple", "(red apple:1.0)", "(red:1.4) apple",
+                                          "red BREAK apple"};
+    rig r;
+    size_t size;
+    uint8_t *first = NULL;
+    rig_open(&r, 2);
+    model *m = rig_model(&r, "emoji");
+    for (int i = 0; i < 4; ++i) {
+        attune_request request = request_of(prompts[i], 2, 64);
+        uint8_t *pixels = draw(&r, m, &request, &size);
+        if (first)
+            ck_assert((memcmp(pixels, first, size) == 0) == (i == 1));
+        if (i == 0)
+            first = pixels;
+        else
+            free(pixels);
+    }
+    free(first);
+    r.sampler->model_close(m);
+    rig_close(&r);
+}
+END_TEST
+
 START_TEST(a_memory_limit_holds_and_says_what_would_do) {
     rig r;
     attune_session_plan plan = {.struct_size = sizeof plan};
@@ -438,7 +518,7 @@ END_TEST
 
 /* The n-th allocation fails: an error, nothing leaked (rig_close looks), and the model still works. */
 START_TEST(allocation_failures_are_survived) {
-    attune_request request = request_of("red apple", 1, 64);
+    attune_request request = request_of("(red:1.2) BREAK apple", 1, 64);
     int opened = 0, drawn = 0;
     for (uint64_t n = 1; !drawn; n += n < 40 ? 1 : n / 7) {
         rig r;
@@ -668,6 +748,8 @@ TCase *session_cases(void) {
     tcase_add_test(cases, the_weakest_part_sets_the_class);
     tcase_add_test(cases, zero_means_the_models_own_size);
     tcase_add_test(cases, the_memory_plan_is_an_upper_bound);
+    tcase_add_test(cases, long_weighted_prompts_are_planned);
+    tcase_add_test(cases, weights_show_in_the_picture);
     tcase_add_test(cases, a_memory_limit_holds_and_says_what_would_do);
     tcase_add_test(cases, allocation_failures_are_survived);
     tcase_add_test(cases, a_begin_can_be_cancelled);

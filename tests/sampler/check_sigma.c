@@ -89,6 +89,8 @@ START_TEST(schedules_are_k_diffusions) {
         compare_schedule("Uniform", "automatic", steps[i]);
         compare_schedule("Normal", "normal", steps[i]);
         compare_schedule("Karras", "karras", steps[i]);
+        compare_schedule("Exponential", "exponential", steps[i]);
+        compare_schedule("SGM Uniform", "sgm_uniform", steps[i]);
     }
 }
 END_TEST
@@ -108,6 +110,25 @@ START_TEST(schedules_fall_from_max_to_zero) {
                 ck_assert(sigmas[i] > sigmas[i + 1]);
         }
         free(sigmas);
+    }
+}
+END_TEST
+
+/* The web UI's: a step less where the steps divide 1,000, more where they do not. */
+START_TEST(timesteps_are_the_web_uis) {
+    static const struct {
+        uint32_t asked, steps, first, second;
+    } cases[] = {{1, 0, 1, 0},       {2, 1, 501, 1},       {3, 3, 999, 667},     {10, 9, 901, 801},
+                 {20, 19, 951, 901}, {501, 999, 999, 999}, {1000, 999, 999, 999}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        float sigmas[1001];
+        uint32_t steps = sigma_timesteps(&model, cases[i].asked, sigmas);
+        ck_assert_uint_eq(steps, cases[i].steps);
+        ck_assert_uint_eq(sigma_timesteps(&model, cases[i].asked, NULL), steps);
+        ck_assert(sigmas[0] == (float)model.sigmas[cases[i].first]);
+        if (steps)
+            ck_assert(sigmas[1] == (float)model.sigmas[cases[i].second]);
+        ck_assert(sigmas[steps] == (float)model.sigmas[1]);
     }
 }
 END_TEST
@@ -172,7 +193,8 @@ START_TEST(memory_runs_out) {
 END_TEST
 
 START_TEST(names_of_schedulers) {
-    static const char *const labels[] = {"Automatic", "Uniform", "Karras", "Normal"};
+    static const char *const labels[] = {"Automatic",   "Uniform",     "Karras",
+                                         "Exponential", "SGM Uniform", "Normal"};
     ck_assert_uint_eq(sigma_schedulers.count, sizeof labels / sizeof labels[0]);
     for (size_t i = 0; i < sigma_schedulers.count; i++)
         ck_assert_str_eq(names_label(&sigma_schedulers, i), labels[i]);
@@ -182,7 +204,8 @@ START_TEST(names_of_schedulers) {
     ck_assert_str_eq(found->names[0], "Karras");
     attune_error error = {0};
     ck_assert_int_eq(sigma_scheduler_find("Karas", &found, &error), ATTUNE_NOT_FOUND);
-    ck_assert_str_eq(error.message, "unknown scheduler 'Karas'; known: Automatic, Uniform, Karras, Normal");
+    ck_assert_str_eq(error.message, "unknown scheduler 'Karas'; known: Automatic, Uniform, Karras, "
+                                    "Exponential, SGM Uniform, Normal");
     ck_assert_str_eq(error.hint, "did you mean 'Karras'?");
     ck_assert_int_eq(sigma_scheduler_find("", &found, &error), ATTUNE_NOT_FOUND);
     ck_assert_str_eq(error.hint, "use one of the known names");
@@ -204,6 +227,7 @@ TCase *sigma_cases(void) {
     tcase_add_test(cases, timesteps_and_sigmas_map_both_ways);
     tcase_add_test(cases, schedules_are_k_diffusions);
     tcase_add_test(cases, schedules_fall_from_max_to_zero);
+    tcase_add_test(cases, timesteps_are_the_web_uis);
     tcase_add_test(cases, linear_betas);
     tcase_add_test(cases, bad_betas_are_refused);
     tcase_add_test(cases, memory_runs_out);

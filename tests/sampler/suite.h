@@ -7,6 +7,7 @@
 
 #define SAMPLER_FAMILIES(X)                                                                                  \
     X(tokens)                                                                                                \
+    X(prompt)                                                                                                \
     X(noise)                                                                                                 \
     X(sigma)                                                                                                 \
     X(latent)                                                                                                \
