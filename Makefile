@@ -120,7 +120,7 @@ $(B)/attune-sampler-cpu.so: $(SAMPLER_OBJ) $(REFERENCE_OBJ) plugin/plugin.map
 $(B)/sample_host: $(CLI_OBJ) $(B)/libattune.a
 	$(call say,LD,$@)
 	$(Q)$(CC) $(LDFLAGS) -o $@ $(CLI_OBJ) $(B)/libattune.a $(CLI_LIBS) $(HOST_LIBS)
-	@ln -sfn $(CURDIR)/models $(B)/models
+	@ln -sfn "$$(realpath --relative-to=$(B) models)" $(B)/models
 $(B)/tools/%: $(B)/obj/tools/%.o
 	@mkdir -p $(@D)
 	$(call say,LD,$@)

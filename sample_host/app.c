@@ -19,14 +19,14 @@ static struct poptOption webui_table[MAX_WEBUI + 1];
 static const struct poptOption global_table[] = {
     {"plugin", 0, POPT_ARG_ARGV, &the_app.plugins, 0, "load this manifest first (may be repeated)",
      "MANIFEST"},
-    {"device", 0, POPT_ARG_STRING, &the_app.device, 0, "use only this device: cpu, cuda:0, …", "NAME"},
-    {"vendor", 0, POPT_ARG_STRING, &the_app.vendor, 0,
-     "use only devices of this vendor: AMD, Intel, NVIDIA, …", "NAME"},
+    {"device", 0, POPT_ARG_STRING, &the_app.device, 0, "use only this device: cpu, cuda:0", "NAME"},
+    {"vendor", 0, POPT_ARG_STRING, &the_app.vendor, 0, "use only devices of this vendor: AMD, Intel, NVIDIA",
+     "NAME"},
     {"min-memory", 0, POPT_ARG_STRING, &the_app.min_memory, 0,
      "use only devices with at least this memory (K, M, G)", "SIZE"},
     {"memory-limit", 0, POPT_ARG_STRING, &the_app.memory_limit, 0,
-     "refuse what needs more than this (K, M, G)", "SIZE"},
-    {"threads", 0, POPT_ARG_INT, &the_app.threads, 0, "CPU threads (default: the allowed CPUs)", "N"},
+     "refuse pictures that need more than this besides the weights (K, M, G)", "SIZE"},
+    {"threads", 0, POPT_ARG_INT, &the_app.threads, 0, "CPU threads [default the allowed CPUs]", "N"},
     {"determinism", 0, POPT_ARG_STRING, &the_app.determinism, 0,
      "lowest class that will do: none, repeatable, invariant, portable", "CLASS"},
     {"attention", 0, POPT_ARG_STRING, &the_app.attention, 0,
@@ -36,7 +36,7 @@ static const struct poptOption global_table[] = {
     {"explain", 0, POPT_ARG_NONE, &the_app.explain, 0, "say why each backend was chosen or not", NULL},
     {"json", 0, POPT_ARG_NONE, &the_app.json, 0, "one JSON object on standard output, on failure too", NULL},
     {"quiet", 'q', POPT_ARG_NONE, &the_app.quiet, 0, "no progress, no notes", NULL},
-    {"help", '?', POPT_ARG_NONE, NULL, VAL_HELP, "this help", NULL},
+    {"help", 'h', POPT_ARG_NONE, NULL, VAL_HELP, "this help", NULL},
     POPT_TABLEEND};
 
 static void fill_webui_table(void) {
@@ -224,9 +224,10 @@ static attune_code parse_options(struct app *app, const command *which, poptCont
 }
 
 static void print_help(const command *which, poptContext context) {
-    printf("Usage: sample_host %s %s [OPTION…]\n\n%s.\n", which->name, which->arguments, which->summary);
+    char usage[256];
+    printf("%s.\n\n", which->summary);
     fflush(stdout);
-    char usage[] = "\r"; /* popt prints its own usage line first; the tables are what is wanted */
+    (void)snprintf(usage, sizeof usage, "%s [OPTION...]", which->arguments);
     poptSetOtherOptionHelp(context, usage);
     poptPrintHelp(context, stdout, 0);
 }
@@ -363,7 +364,8 @@ static int report(struct app *app, attune_code code) {
     if (code != ATTUNE_OK) {
         /* a file's name, where the message does not say it itself */
         int named = !strpbrk(error->where, "/.") || strstr(error->message, error->where);
-        fprintf(stderr, "sample_host: %s: %s%s%s%s%s\n", code == ATTUNE_CANCELLED ? "interrupted" : "error",
+        fprintf(stderr, "sample_host: %s: %s%s%s%s%s\n",
+                code == ATTUNE_CANCELLED ? "interrupted, nothing more was written" : "error",
                 named ? "" : error->where, named ? "" : ": ", error->message, error->hint[0] ? "; " : "",
                 error->hint);
     }
@@ -408,6 +410,9 @@ int app_run(const command *which, int argc, const char **argv) {
         {NULL, 0, POPT_ARG_INCLUDE_TABLE, (void *)(uintptr_t)global_table, 0,
          "Options of every command:", NULL},
         POPT_TABLEEND};
+    char name[64];
+    (void)snprintf(name, sizeof name, "sample_host %s", which->name);
+    argv[0] = name; /* what popt's usage line shows */
     poptContext context = poptGetContext("sample_host", argc, argv, table, 0);
     attune_code code = ATTUNE_RESOURCE_EXHAUSTED;
     if (!context || !app->reply || !app->warnings)

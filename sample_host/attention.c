@@ -16,7 +16,7 @@ static const struct poptOption table[] = {
     {"v", 0, POPT_ARG_STRING, &options.v, 0, "values (B, H, M, E), float32", "V.npy"},
     {"mask", 0, POPT_ARG_STRING, &options.mask, 0,
      "mask, bool (true takes part) or float32 (added), broadcast to (B, H, N, M)", "M.npy"},
-    {"scale", 0, POPT_ARG_STRING, &options.scale, 0, "factor of q·k (default: 1/sqrt(D))", "S"},
+    {"scale", 0, POPT_ARG_STRING, &options.scale, 0, "factor of q·k [default 1/sqrt(D)]", "S"},
     {"output", 'o', POPT_ARG_STRING, &options.output, 0, "where the result (B, H, N, E) goes", "OUT.npy"},
     POPT_TABLEEND};
 

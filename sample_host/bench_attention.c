@@ -245,7 +245,7 @@ static attune_code run(struct app *app, int argc, const char **argv) {
 }
 
 const command bench_attention_command = {.name = "bench attention",
-                                         .arguments = "[--shape B,H,Nq,Nk,D]…",
+                                         .arguments = "[--shape B,H,Nq,Nk,D]...",
                                          .summary = "Time, GFLOP/s and workspace of each attention backend",
                                          .table = table,
                                          .run = run};

@@ -7,9 +7,15 @@ json_t *json_text(const char *text) {
         return string;
     char copy[4096];
     (void)snprintf(copy, sizeof copy, "%s", text);
-    for (char *c = copy; *c; ++c)
-        if (*c & 0x80)
+    for (char *c = copy; *c; ++c) { /* a byte that starts no whole character, found by asking jansson */
+        size_t bytes = (*c & 0x80) == 0 ? 1 : (*c & 0xe0) == 0xc0 ? 2 : (*c & 0xf0) == 0xe0 ? 3 : 4;
+        json_t *whole = bytes <= strnlen(c, bytes) ? json_stringn(c, bytes) : NULL;
+        if (whole)
+            c += bytes - 1;
+        else
             *c = '?';
+        json_decref(whole);
+    }
     return json_string(copy);
 }
 

@@ -18,6 +18,8 @@ attune_code output_errno(attune_error *error, const char *doing, const char *pat
         code = ATTUNE_PERMISSION_DENIED;
     else if (number == ENOSPC || number == EDQUOT || number == EFBIG || number == ENOMEM || number == EMFILE)
         code = ATTUNE_RESOURCE_EXHAUSTED;
+    else if (number == EINTR)
+        code = ATTUNE_CANCELLED;
     else if (number == EISDIR || number == ENAMETOOLONG)
         code = ATTUNE_INVALID_ARGUMENT;
     attune_fail(error, code, "sample_host", path, "cannot %s %s: %s", doing, path, strerror(number));
@@ -41,7 +43,9 @@ attune_code output_begin(output_file *file, const char *path, attune_error *erro
         attune_hint(error, "give a file name: -o %s/picture.png", path);
         return ATTUNE_INVALID_ARGUMENT;
     }
-    (void)snprintf(file->path, sizeof file->path, "%s", path);
+    if (!realpath(path, file->path)) /* a link is followed to what it names; one to nothing is replaced */
+        (void)snprintf(file->path, sizeof file->path, "%s", path);
+    path = file->path;
     if (stat(path, &status) == 0 && !S_ISREG(status.st_mode)) { /* a device or pipe: nothing to rename over */
         file->stream = fopen(path, "wbe");
         return file->stream ? ATTUNE_OK : output_errno(error, "write", path);

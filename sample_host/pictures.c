@@ -20,6 +20,9 @@ attune_code pictures_check(const char *output, attune_error *error) {
     char folder[PATH_SIZE] = ".";
     struct stat status;
     const char *slash = output ? strrchr(output, '/') : NULL;
+    if (output && (!output[0] || strcmp(output, "-") == 0))
+        return attune_fail(error, ATTUNE_INVALID_ARGUMENT, "sample_host", "-o",
+                           "-o needs a file name; /dev/stdout is standard output");
     for (size_t i = 0; output && i < sizeof others / sizeof others[0]; ++i)
         if (strcasecmp(extension(output), others[i]) == 0) {
             attune_fail(error, ATTUNE_INVALID_ARGUMENT, "sample_host", output,

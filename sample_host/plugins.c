@@ -1,6 +1,8 @@
 /* plugins.c: `sample_host plugins`, what is loaded. */
 #include "app.h"
 
+#include <strings.h>
+
 static const struct poptOption options[] = {POPT_TABLEEND};
 
 static void size_text(uint64_t bytes, char *text, size_t size) {
@@ -61,16 +63,28 @@ static json_t *list_samplers(const struct app *app, const attune_snapshot *snaps
     return list;
 }
 
+/* The hard filters: --device, --vendor, --min-memory. */
+static int passes(const struct app *app, const attune_device_info *device) {
+    const attune_wish *wish = &app->wish;
+    size_t length = wish->device ? strlen(wish->device) : 0;
+    int named = !wish->device || (strncmp(device->name, wish->device, length) == 0 &&
+                                  (!device->name[length] || device->name[length] == ':'));
+    return named && (!wish->vendor || strcasecmp(wish->vendor, device->vendor) == 0) &&
+           device->memory_total >= wish->min_memory;
+}
+
 static json_t *list_devices(const struct app *app, const attune_snapshot *snapshot, uint32_t i) {
     json_t *list = json_array();
     attune_device_info device = {.struct_size = sizeof device};
     for (uint32_t j = 0; attune_snapshot_device(snapshot, i, j, &device, NULL) == ATTUNE_OK; ++j) {
+        if (!passes(app, &device))
+            continue;
         if (!app->json) {
             char total[32], free_now[32];
             size_text(device.memory_total, total, sizeof total);
             size_text(device.memory_free, free_now, sizeof free_now);
-            printf("    device %s: %s %s, %s, memory %s, free %s\n", device.name, device.vendor, device.label,
-                   device.capability, total, free_now);
+            printf("    device %s: %s, %s, %s, memory %s, free %s\n", device.name, device.vendor,
+                   device.label, device.capability, total, free_now);
         }
         json_array_append_new(list,
                               json_pack("{s:s, s:s, s:s, s:s, s:I, s:I, s:o}", "name", device.name, "vendor",
@@ -104,7 +118,13 @@ static attune_code run(struct app *app, int argc, const char **argv) {
     }
     attune_snapshot_release(snapshot);
     json_object_set_new(app->reply, "plugins", list);
-    return ATTUNE_OK;
+    for (size_t i = 0; i < json_array_size(list); ++i)
+        if (json_array_size(json_object_get(json_array_get(list, i), "devices")))
+            return ATTUNE_OK;
+    return app->wish.device || app->wish.vendor || app->wish.min_memory
+               ? attune_fail(&app->error, ATTUNE_UNAVAILABLE, "sample_host", "plugins",
+                             "no device passes --device, --vendor and --min-memory")
+               : ATTUNE_OK;
 }
 
 const command plugins_command = {.name = "plugins",

@@ -68,8 +68,13 @@ static void name_nearest(const word_list *list, const char *unknown, char *names
                 d = moved_distance;
             }
     }
-    for (size_t k = 0; k < NEAREST && best[k]; ++k) {
+    const unsigned near = (unsigned)strlen(unknown) / 2;
+    for (size_t k = 0; k < NEAREST && best[k] && (k == 0 || distance[k] <= near); ++k) {
         size_t used = strlen(names);
+        const char *named = strstr(names, best[k]);
+        if (named && (named == names || named[-1] == ' ') &&
+            (!named[strlen(best[k])] || named[strlen(best[k])] == ','))
+            continue;
         (void)snprintf(names + used, size - used, "%s%s", used ? ", " : "", best[k]);
     }
 }

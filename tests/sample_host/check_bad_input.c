@@ -98,6 +98,16 @@ START_TEST(places_that_cannot_be_written) {
 }
 END_TEST
 
+/* A link is followed and stays a link; a link to a device is written to. */
+START_TEST(links_stay_links) {
+    run_result r = run(": > real.png; ln -s real.png link.png; ln -s /dev/full full.png; " DRAW
+                       "-o link.png && test -L link.png && test -s real.png && " DRAW
+                       "-o link.png && test -L link.png && ! " DRAW "-o full.png && test -L full.png");
+    ck_assert_msg(r.status == 0, "%s", r.err);
+    run_free(&r);
+}
+END_TEST
+
 START_TEST(prompts_must_be_utf8) {
     fails("\"$HOST\" txt2img \"$(printf 'red \\377 apple')\" -q --steps 1 --seed 1 -o out/a.png", 2, "UTF-8");
 }
@@ -147,6 +157,7 @@ TCase *bad_input_cases(void) {
     tcase_add_test(cases, broken_models_are_named);
     tcase_add_test(cases, lying_manifests_are_refused);
     tcase_add_test(cases, places_that_cannot_be_written);
+    tcase_add_test(cases, links_stay_links);
     tcase_add_test(cases, prompts_must_be_utf8);
     tcase_add_test(cases, errors_are_json_too);
     tcase_add_test(cases, an_interrupt_ends_within_a_step_and_leaves_nothing);

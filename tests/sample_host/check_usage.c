@@ -39,6 +39,8 @@ START_TEST(wrong_usage_is_one_line_and_status_2) {
     fails("txt2img apple --min-memory much", 2, "512M or 8G");
     fails("txt2img apple -o picture.jpg", 2, "as PNG");
     fails("plugins extra", 2, "unexpected argument");
+    fails("txt2img apple -o \"\"", 2, "file name");
+    fails("txt2img apple -o -", 2, "/dev/stdout");
     fails("attention --q x.npy", 2, "--k is missing");
     fails("attention --q x --k x --v x -o y --scale big", 2, "--scale big");
     fails("bench attention --shape 1,2,3", 2, "B,H,Nq,Nk,D");
@@ -223,6 +225,15 @@ START_TEST(plugins_lists_what_scripts_rely_on) {
 }
 END_TEST
 
+START_TEST(plugins_obeys_the_hard_filters) {
+    run_result r = run("\"$HOST\" plugins --device cpu && ! \"$HOST\" plugins --device cuda:0 && \"$HOST\" "
+                       "plugins --vendor Nobody");
+    ck_assert_int_eq(r.status, 3);
+    ck_assert_ptr_nonnull(strstr(r.err, "no device passes"));
+    run_free(&r);
+}
+END_TEST
+
 START_TEST(a_mask_caps_the_isa_and_a_wrong_one_is_refused) {
     run_result r = run("ATTUNE_CPU_MASK=generic \"$HOST\" plugins");
     ck_assert_int_eq(r.status, 0);
@@ -276,6 +287,7 @@ TCase *usage_cases(void) {
     tcase_add_test(cases, a_fallback_is_explained);
     tcase_add_test(cases, the_backend_is_announced_as_in_the_webui);
     tcase_add_test(cases, plugins_lists_what_scripts_rely_on);
+    tcase_add_test(cases, plugins_obeys_the_hard_filters);
     tcase_add_test(cases, a_mask_caps_the_isa_and_a_wrong_one_is_refused);
     tcase_add_test(cases, bench_attention_reports_each_backend_and_refusal);
     return cases;
