@@ -136,6 +136,7 @@ static attune_code gather(const chunk_list *lists, const tokenizer *tokens, prom
         size_t used = (size_t)lists[t].count * TOKENIZER_CHUNK;
         int32_t *ids = out->ids + t * out->chunks * TOKENIZER_CHUNK;
         float *weights = out->weights + t * out->chunks * TOKENIZER_CHUNK;
+        /* NOLINTNEXTLINE(clang-analyzer-core.NonNullParamChecker): every text has a chunk */
         memcpy(ids, lists[t].ids, used * sizeof *ids);
         memcpy(weights, lists[t].weights, used * sizeof *weights);
         for (int64_t c = lists[t].count; c < out->chunks; ++c)
@@ -151,8 +152,9 @@ attune_code prompt_read(const services *host, const tokenizer *tokens, const cha
     attune_code code = ATTUNE_OK;
     int weighted = 0;
     memset(lists, 0, sizeof lists);
-    *out = (prompt_tokens){.texts = negative ? 2 : 1};
-    for (int64_t i = 0; i < out->texts && code == ATTUNE_OK; ++i) {
+    const int64_t count = negative ? 2 : 1;
+    *out = (prompt_tokens){.texts = count};
+    for (int64_t i = 0; i < count && code == ATTUNE_OK; ++i) {
         lists[i].host = host;
         lists[i].tokens = tokens;
         lists[i].last_comma = -1;
