@@ -98,6 +98,18 @@ START_TEST(places_that_cannot_be_written) {
 }
 END_TEST
 
+#ifndef __SANITIZE_ADDRESS__ /* which itself takes terabytes of address space */
+START_TEST(address_space_that_runs_out_is_an_error) {
+    run_result r =
+        run("for kib in 40000 60000 80000 100000 120000 150000 180000 200000 220000 260000 300000 400000; do "
+            "( ulimit -v $kib; " DRAW "-o space.png ) >/dev/null 2>lines; S=$?; "
+            "case $S in 0|1|3) ;; *) echo \"$kib KiB: status $S\"; cat lines;; esac; done");
+    ck_assert_msg(r.out[0] == 0, "%s", r.out);
+    run_free(&r);
+}
+END_TEST
+#endif
+
 /* A link is followed and stays a link; a link to a device is written to. */
 START_TEST(links_stay_links) {
     run_result r = run(": > real.png; ln -s real.png link.png; ln -s /dev/full full.png; " DRAW
@@ -157,6 +169,9 @@ TCase *bad_input_cases(void) {
     tcase_add_test(cases, broken_models_are_named);
     tcase_add_test(cases, lying_manifests_are_refused);
     tcase_add_test(cases, places_that_cannot_be_written);
+#ifndef __SANITIZE_ADDRESS__
+    tcase_add_test(cases, address_space_that_runs_out_is_an_error);
+#endif
     tcase_add_test(cases, links_stay_links);
     tcase_add_test(cases, prompts_must_be_utf8);
     tcase_add_test(cases, errors_are_json_too);

@@ -5,6 +5,8 @@
  */
 #include "plugin/cpu/ops/cpu.h"
 
+#include <sys/mman.h>
+
 /* Of libgomp, which libdnnl loads; omp.h is not there for every compiler. */
 extern int omp_get_max_threads(void);
 extern void omp_set_num_threads(int count);
@@ -17,6 +19,8 @@ attune_code primitive_fail(attune_error *error, const char *where, const char *w
                     : status == dnnl_unimplemented     ? "not implemented"
                     : status == dnnl_invalid_arguments ? "invalid arguments"
                                                        : "runtime error");
+    if (status == dnnl_out_of_memory)
+        attune_hint(error, "free some memory, or ask for a smaller size or batch");
     if (error)
         error->native_code = (int32_t)status;
     return result;
@@ -63,12 +67,21 @@ static dnnl_status_t make_desc(device *dev, const primitive_shape *shape, dnnl_p
     return status;
 }
 
+/* Whether address space is left for the machine code of one primitive. oneDNN 2.6.3 writes through a NULL
+ * pointer in dnnl_primitive_create where a code buffer cannot be had (seen under a limited address space), so
+ * it is asked before; the buffers of one primitive are some of 256 KiB. */
+static int has_room_for_code(void) {
+    enum { ROOM = 64 << 20 };
+    void *room = mmap(NULL, ROOM, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    return room != MAP_FAILED && munmap(room, ROOM) == 0;
+}
+
 attune_code primitive_open(device *dev, const primitive_shape *shape, const char *where, primitive *out,
                            attune_error *error) {
     memset(out, 0, sizeof *out);
     int threads = omp_get_max_threads();
     omp_set_num_threads(1);
-    dnnl_status_t status = make_desc(dev, shape, &out->desc);
+    dnnl_status_t status = has_room_for_code() ? make_desc(dev, shape, &out->desc) : dnnl_out_of_memory;
     if (status == dnnl_success) {
         out->src = shape->src;
         out->dst = shape->dst;
@@ -161,8 +174,9 @@ attune_code primitive_reorder(device *dev, const dnnl_memory_desc_t *from, const
     arguments args = {0};
     int threads = omp_get_max_threads();
     omp_set_num_threads(1);
-    dnnl_status_t status =
-        dnnl_reorder_primitive_desc_create(&desc, from, dev->engine, to, dev->engine, NULL);
+    dnnl_status_t status = has_room_for_code() ? dnnl_reorder_primitive_desc_create(&desc, from, dev->engine,
+                                                                                    to, dev->engine, NULL)
+                                               : dnnl_out_of_memory;
     if (status == dnnl_success)
         status = dnnl_primitive_create(&handle, desc);
     omp_set_num_threads(threads);
