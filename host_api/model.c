@@ -17,11 +17,6 @@ attune_code attune_sampler_class_failure(const attune_generation *generation, in
     return ATTUNE_UNAVAILABLE;
 }
 
-attune_code attune_model_stream(attune *host, const attune_generation *generation, attune_stream *out,
-                                attune_error *error) {
-    return attune_stream_create(host, &generation->sampler_info.device, 0, out, error);
-}
-
 /* The first sampler that passes the filters, leased. */
 static attune_code choose_sampler(attune *host, const attune_wish *wish, attune_generation **out,
                                   attune_error *error) {
@@ -93,7 +88,8 @@ attune_code attune_model_open_with(attune *host, const char *path, const attune_
     model->host = host;
     code = choose_sampler(host, wish ? wish : &no_wish, &model->generation, &reason);
     if (!code)
-        code = attune_model_stream(host, model->generation, &model->stream, &reason);
+        code =
+            attune_stream_create(host, &model->generation->sampler_info.device, 0, &model->stream, &reason);
     if (code) {
         attune_generation_release(model->generation);
         free(model);

@@ -12,9 +12,6 @@ struct attune_model {
     attune_stream stream;
 };
 
-/* [any] A stream for the device of a sampler. */
-attune_code attune_model_stream(attune *host, const attune_generation *generation, attune_stream *out,
-                                attune_error *error);
 /* [any] Give back a reference to the model; the last one closes it in the plugin. */
 void attune_model_drop(attune_model *model);
 

@@ -209,7 +209,8 @@ static attune_code begin(attune_session *session, const attune_request *request,
     asked.memory_limit = session->memory_limit;
     if (session->determinism > model->generation->sampler_info.determinism)
         return attune_sampler_class_failure(model->generation, session->determinism, error);
-    attune_code code = attune_model_stream(model->host, model->generation, &session->stream, error);
+    attune_code code = attune_stream_create(model->host, &model->generation->sampler_info.device, 0,
+                                            &session->stream, error);
     if (code)
         return code;
     plan->struct_size = sizeof *plan;

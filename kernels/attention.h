@@ -49,10 +49,6 @@ extern const attune_attention_f32_kernel attune_attention_f32_avx512;
 void attune_attention_f32_reference(const attune_attention_f32 *args);
 /* [any] 2^t for t <= 0 as docs/arithmetic.md defines it; in the caller's floating-point environment. */
 float attune_exp2_f32_reference(float t);
-/* [any] fma(a[k * stride_a], b[k * stride_b], acc) for k ascending; in the caller's floating-point
- * environment. */
-float attune_dot_f32_reference(const float *a, int64_t stride_a, const float *b, int64_t stride_b, int64_t n,
-                               float acc);
 /* [any] c: what queries are multiplied by, so that the softmax is taken to base 2. */
 float attune_attention_f32_factor(float scale, int64_t d_qk);
 

@@ -1,5 +1,5 @@
 /*
- * kernels/reference/attention.c: docs/arithmetic.md in plain C: exp2, dot and attention of arithmetic id
+ * kernels/reference/attention.c: docs/arithmetic.md in plain C: exp2 and attention of arithmetic id
  * `attune-f32-1`. Loops to be checked by reading, never optimised. The online softmax over key blocks is that
  * of FlashAttention (Dao et al. 2022, algorithm 1) after Milakov & Gimelshein 2018, with every order of
  * summation fixed.
@@ -26,13 +26,6 @@ float attune_exp2_f32_reference(float t) {
     p = fmaf(p, f, ATTUNE_EXP2_C1);
     p = fmaf(p, f, 1.0f);
     return ldexpf(p, (int)n); /* exact: the result is normal */
-}
-
-float attune_dot_f32_reference(const float *a, int64_t stride_a, const float *b, int64_t stride_b, int64_t n,
-                               float acc) {
-    for (int64_t k = 0; k < n; ++k)
-        acc = fmaf(a[k * stride_a], b[k * stride_b], acc);
-    return acc;
 }
 
 float attune_attention_f32_factor(float scale, int64_t d_qk) {
