@@ -27,7 +27,7 @@ _Static_assert(FLT_EVAL_METHOD == 0, "float expressions must be evaluated in flo
 #define ATTUNE_LOG2E_F64 0x1.71547652b82fep+0
 #define ATTUNE_LOG2E_F32 0x1.715476p+0f
 
-#define ATTUNE_ATTENTION_KEY_BLOCK 64
+#define ATTUNE_ATTENTION_KEY_BLOCK 128
 #define ATTUNE_ATTENTION_MAX_START (-0x1p100f) /* the running maximum before any key */
 #define ATTUNE_NAN_BITS            0x7fc00000u /* the one NaN that is stored */
 

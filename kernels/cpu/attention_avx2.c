@@ -5,10 +5,10 @@
 #define WIDTH         8
 #define TILE_VECTORS  3
 #define GROUP_1       8
-#define GROUP_2       4
+#define GROUP_2       6
 #define GROUP_3       4
-#define GROUP_4       4
 #define CHANNEL_PIECE 160
+#define EXP2_CHAINS   6
 
 #include "kernels/arithmetic.h"
 
@@ -22,6 +22,10 @@ static inline vec v_set1(float x) {
 }
 static inline vec v_load(const float *p) {
     return _mm256_loadu_ps(p);
+}
+/* Held in a register: read from memory anew, it would cost a load for each use. */
+static inline void v_keep(vec *x) {
+    __asm__("" : "+x"(*x));
 }
 static inline void v_store(float *p, vec x) {
     _mm256_storeu_ps(p, x);
@@ -51,6 +55,9 @@ static inline vec v_div(vec a, vec b) {
 static inline vec v_max(vec a, vec b) {
     return _mm256_max_ps(a, b);
 }
+static inline vec v_min(vec a, vec b) {
+    return _mm256_min_ps(a, b);
+}
 static inline vec v_fma(vec a, vec b, vec c) {
     return _mm256_fmadd_ps(a, b, c);
 }
@@ -64,21 +71,20 @@ static inline int v_any_not_equal(vec a, vec b) {
     return _mm256_movemask_ps(_mm256_cmp_ps(a, b, _CMP_NEQ_UQ)) != 0;
 }
 
-/* Through integers: the conversion rounds to nearest even, and gives INT32_MIN, whose low bits shift out, for
- * NaN. */
-static inline vec v_exp2(vec t) {
-    const vec in_range = _mm256_cmp_ps(t, v_set1(ATTUNE_EXP2_MIN), _CMP_NLT_UQ);
-    const __m256i n = _mm256_cvtps_epi32(t);
-    const vec f = v_sub(t, _mm256_cvtepi32_ps(n));
-    vec p = v_set1(ATTUNE_EXP2_C6);
-    p = v_fma(p, f, v_set1(ATTUNE_EXP2_C5));
-    p = v_fma(p, f, v_set1(ATTUNE_EXP2_C4));
-    p = v_fma(p, f, v_set1(ATTUNE_EXP2_C3));
-    p = v_fma(p, f, v_set1(ATTUNE_EXP2_C2));
-    p = v_fma(p, f, v_set1(ATTUNE_EXP2_C1));
-    p = v_fma(p, f, v_set1(1.0f));
-    const __m256i scaled = _mm256_add_epi32(_mm256_castps_si256(p), _mm256_slli_epi32(n, 23));
-    return _mm256_and_ps(in_range, _mm256_castsi256_ps(scaled));
+/* n is the exponent in its place. The conversion rounds to nearest even; for NaN it gives INT32_MIN, whose
+ * low bits shift out. */
+typedef __m256i power;
+
+static inline vec v_exp2_split(vec t, power *n) {
+    const __m256i whole = _mm256_cvtps_epi32(t);
+    *n = _mm256_slli_epi32(whole, 23);
+    return v_sub(t, _mm256_cvtepi32_ps(whole));
+}
+static inline vec v_exp2_scale(vec p, power n) {
+    return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(p), n));
+}
+static inline vec v_at_least(vec t, vec low, vec x) {
+    return _mm256_and_ps(_mm256_cmp_ps(t, low, _CMP_NLT_UQ), x);
 }
 
 /* 8 x 8: pairs of rows interleaved, then pairs of pairs, then the two 128-bit halves exchanged. */

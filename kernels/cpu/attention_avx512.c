@@ -9,6 +9,7 @@
 #define GROUP_3       8
 #define GROUP_4       6
 #define CHANNEL_PIECE 64
+#define EXP2_CHAINS   8
 
 #include "kernels/arithmetic.h"
 
@@ -22,6 +23,10 @@ static inline vec v_set1(float x) {
 }
 static inline vec v_load(const float *p) {
     return _mm512_loadu_ps(p);
+}
+/* Held in a register: read from memory anew, it would cost a load for each use. */
+static inline void v_keep(vec *x) {
+    __asm__("" : "+v"(*x));
 }
 static inline void v_store(float *p, vec x) {
     _mm512_storeu_ps(p, x);
@@ -47,6 +52,9 @@ static inline vec v_div(vec a, vec b) {
 static inline vec v_max(vec a, vec b) {
     return _mm512_max_ps(a, b);
 }
+static inline vec v_min(vec a, vec b) {
+    return _mm512_min_ps(a, b);
+}
 static inline vec v_fma(vec a, vec b, vec c) {
     return _mm512_fmadd_ps(a, b, c);
 }
@@ -60,18 +68,17 @@ static inline int v_any_not_equal(vec a, vec b) {
     return _mm512_cmp_ps_mask(a, b, _CMP_NEQ_UQ) != 0;
 }
 
-static inline vec v_exp2(vec t) {
-    const __mmask16 in_range = _mm512_cmp_ps_mask(t, v_set1(ATTUNE_EXP2_MIN), _CMP_NLT_UQ);
-    const vec n = _mm512_roundscale_ps(t, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-    const vec f = v_sub(t, n);
-    vec p = v_set1(ATTUNE_EXP2_C6);
-    p = v_fma(p, f, v_set1(ATTUNE_EXP2_C5));
-    p = v_fma(p, f, v_set1(ATTUNE_EXP2_C4));
-    p = v_fma(p, f, v_set1(ATTUNE_EXP2_C3));
-    p = v_fma(p, f, v_set1(ATTUNE_EXP2_C2));
-    p = v_fma(p, f, v_set1(ATTUNE_EXP2_C1));
-    p = v_fma(p, f, v_set1(1.0f));
-    return _mm512_maskz_scalef_ps(in_range, p, n);
+typedef vec power;
+
+static inline vec v_exp2_split(vec t, power *n) {
+    *n = _mm512_roundscale_ps(t, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    return v_sub(t, *n);
+}
+static inline vec v_exp2_scale(vec p, power n) {
+    return _mm512_scalef_ps(p, n);
+}
+static inline vec v_at_least(vec t, vec low, vec x) {
+    return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(t, low, _CMP_NLT_UQ), x);
 }
 
 /* 16 x 16: pairs of rows interleaved, then pairs of pairs, then the four 128-bit quarters exchanged twice. */

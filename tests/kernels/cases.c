@@ -34,7 +34,7 @@ static int64_t random_extent(uint64_t *state, const int64_t *usual, int64_t coun
 
 attention_case random_case(uint64_t seed) {
     static const int64_t queries[] = {1, 7, 8, 15, 16, 17, 24, 25, 48, 64, 65, 77, 100, 130};
-    static const int64_t keys[] = {1, 16, 63, 64, 65, 77, 128, 129, 200};
+    static const int64_t keys[] = {1, 16, 64, 77, 127, 128, 129, 200, 257};
     static const int64_t sizes[] = {1, 4, 8, 12, 16, 24, 28, 40, 64, 80, 97, 128, 160};
     static const float amplitudes[] = {0.01f, 0.04f, 0.4f, 1.0f, 4.0f, 40.0f, 100.0f};
     static const float scales[] = {0.0f, 0.0f, 0.25f, 1.0f, -0.5f};
@@ -44,7 +44,7 @@ attention_case random_case(uint64_t seed) {
     c.heads_kv = random_int(&s, 1, 2);
     c.heads_q = c.heads_kv * random_int(&s, 1, 2);
     c.n_q = random_extent(&s, queries, 14, 140);
-    c.n_k = random_extent(&s, keys, 9, 200);
+    c.n_k = random_extent(&s, keys, 9, 300);
     c.d_qk = random_extent(&s, sizes, 13, 60);
     c.d_v = random_int(&s, 0, 2) ? c.d_qk : random_extent(&s, sizes, 13, 60);
     c.layout = (int)random_int(&s, 0, LAYOUTS - 1);

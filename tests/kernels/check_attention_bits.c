@@ -52,7 +52,7 @@ START_TEST(ragged_sizes) {
     for (int64_t n_q = 1; n_q <= 70; ++n_q) {
         attention_case c = usual;
         c.heads_q = c.heads_kv = 1, c.d_qk = c.d_v = 12;
-        c.n_q = n_q, c.n_k = 1 + (n_q * 37) % 140, c.layout = (int)(n_q % LAYOUTS);
+        c.n_q = n_q, c.n_k = 1 + (n_q * 37) % 270, c.layout = (int)(n_q % LAYOUTS);
         compare_case(&c);
     }
     for (int64_t n_k = 1; n_k <= 70; ++n_k) {
@@ -74,6 +74,21 @@ START_TEST(many_small_heads) {
 }
 END_TEST
 
+/* Several tiles that take each block together: enough rows for panels, tiles that causality ends at different
+ * blocks, and tiles that see nothing. */
+START_TEST(panels) {
+    static const int64_t queries[] = {49, 100, 201, 530};
+    for (int i = 0; i < 4; ++i)
+        for (int mask = 0; mask < 3; ++mask)
+            for (int causal = 0; causal < 2; ++causal) {
+                attention_case c = {.batch = 2, .heads_q = 8, .heads_kv = 4, .n_q = queries[i], .n_k = 300};
+                c.d_qk = 9, c.d_v = 6, c.layout = i, c.mask_kind = mask, c.mask_axes = 12, c.causal = causal;
+                c.amplitude = 4.0f, c.seed = (uint64_t)(10 + i);
+                compare_case(&c);
+            }
+}
+END_TEST
+
 START_TEST(random_cases) {
     for (uint64_t seed = 0; seed < 60; ++seed) {
         attention_case c = random_case((uint64_t)_i * 60 + seed);
@@ -87,7 +102,7 @@ START_TEST(special_values) {
     for (uint64_t i = 0; i < 3 * (SOW_BITS + 12); ++i) {
         attention_case c = random_case(1000 + i);
         uint64_t state = 77 + i;
-        c.n_q = random_int(&state, 1, 70), c.n_k = random_int(&state, 1, 140);
+        c.n_q = random_int(&state, 1, 70), c.n_k = random_int(&state, 1, 280);
         c.d_qk = random_int(&state, 1, 20), c.d_v = random_int(&state, 1, 20);
         c.mask_kind = (int)(i % 3);
         c.sow = i / 3 < SOW_BITS ? 1u << (i / 3) : (unsigned)random_int(&state, 1, (1 << SOW_BITS) - 1);
@@ -217,6 +232,7 @@ TCase *attention_bits_cases(void) {
     tcase_add_test(cases, head_sizes);
     tcase_add_test(cases, ragged_sizes);
     tcase_add_test(cases, many_small_heads);
+    tcase_add_test(cases, panels);
     tcase_add_loop_test(cases, random_cases, 0, 5);
     tcase_add_test(cases, special_values);
     tcase_add_test(cases, masked_keys_do_not_reach);
