@@ -60,7 +60,8 @@ run_result run(const char *format, ...) {
     va_end(list);
     ck_assert_int_lt(length, (int)sizeof command);
     length = snprintf(script, sizeof script,
-                      "cd '%s' && B='%s' && S='%s' && HOST=\"$B/sample_host\" && { %s\n} >.stdout 2>.stderr",
+                      "cd '%s' && B='%s' && S='%s' && HOST=\"$B/sample_host\" && unset COMMANDLINE_ARGS && { "
+                      "%s\n} >.stdout 2>.stderr",
                       run_folder(), run_build(), run_source(), command);
     ck_assert_int_lt(length, (int)sizeof script);
     int status = system(script);
