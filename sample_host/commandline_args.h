@@ -4,9 +4,9 @@
 
 /*
  * Split as a shell would, without expanding anything: Python's shlex.split, which the web UI uses. Returns
- * how many words there are, in *words; the caller frees that, and with it the words. −1 where a quote is not
- * closed or a backslash ends the text, −2 where there is no memory. popt's poptParseArgvString lets open
- * quotes pass and loses empty words.
+ * how many words there are, in *words; −1 where a quote is not closed or a backslash ends the text; −2 where
+ * there is no memory. The caller frees *words, and with it the words, in each case. popt's
+ * poptParseArgvString lets open quotes pass and loses empty words.
  */
 int commandline_args_split(const char *text, const char ***words);
 

@@ -5,7 +5,6 @@
 #include "webui.h"
 
 #include <ctype.h>
-#include <errno.h>
 #include <limits.h>
 #include <stdlib.h>
 #include <strings.h>
@@ -88,13 +87,12 @@ static void pass_over(words *in, const char *prefix, const char *word) {
 
 static attune_code store_number(const words *in, const struct poptOption *option, const char *text) {
     char *end;
-    errno = 0;
-    long number = strtol(text, &end, 10);
-    if (end == text || *end || errno || isspace((unsigned char)*text) || number < INT_MIN || number > INT_MAX)
+    long long number = strtoll(text, &end, 10); /* what overflows is outside int too */
+    if (end == text || *end || isspace((unsigned char)*text) || number < INT_MIN || number > INT_MAX)
         return app_usage(&the_app, "%s--%s: \"%s\" is no number that it takes", in->where, option->longName,
                          text);
     if (number < option->val)
-        return app_usage(&the_app, "%s--%s %ld is less than %d", in->where, option->longName, number,
+        return app_usage(&the_app, "%s--%s %lld is less than %d", in->where, option->longName, number,
                          option->val);
     *(int *)option->arg = (int)number;
     return ATTUNE_OK;
@@ -142,15 +140,19 @@ static attune_code parse_error(const words *in, int result, const char *bad) {
     return app_usage(&the_app, "%soption %s: %s", in->where, bad, poptStrerror(result));
 }
 
+static attune_code no_memory(void) {
+    return attune_fail(&the_app.error, ATTUNE_RESOURCE_EXHAUSTED, "sample_host", the_app.command,
+                       "no memory to start");
+}
+
 static attune_code read_words(words *in) {
     if (!in->count)
         return ATTUNE_OK;
+    for (int i = 0; i < in->count; ++i) /* a wrong option before --json is reported as JSON too */
+        the_app.json |= strcmp(in->word[i], "--json") == 0;
     poptContext context = poptGetContext("sample_host", in->count, in->word, root,
                                          POPT_CONTEXT_KEEP_FIRST | POPT_CONTEXT_ARG_OPTS);
-    if (!context)
-        return attune_fail(&the_app.error, ATTUNE_RESOURCE_EXHAUSTED, "sample_host", the_app.command,
-                           "no memory to start");
-    attune_code code = ATTUNE_OK;
+    attune_code code = context ? ATTUNE_OK : no_memory();
     int result;
     while (code == ATTUNE_OK && (result = poptGetNextOpt(context)) != -1) {
         const char *bad = poptBadOption(context, POPT_BADOPTION_NOALIAS);
@@ -166,6 +168,20 @@ static attune_code read_words(words *in) {
         free(value);
     }
     poptFreeContext(context);
+    return code;
+}
+
+static attune_code read_commandline_args(words *in) {
+    const char *text = getenv("COMMANDLINE_ARGS");
+    attune_code code;
+    in->count = text ? commandline_args_split(text, &in->word) : 0;
+    if (in->count == -2)
+        code = no_memory();
+    else if (in->count == -1)
+        code = app_usage(&the_app, "%sa quote is not closed, or a backslash ends it", in->where);
+    else
+        code = read_words(in);
+    free(in->word);
     return code;
 }
 
@@ -239,33 +255,18 @@ static attune_code parse_wish(struct app *app) {
     return code;
 }
 
-/* A wrong option before --json is reported as JSON too. */
-static void look_for_json(const words *in) {
-    for (int i = 0; i < in->count; ++i)
-        the_app.json |= strcmp(in->word[i], "--json") == 0;
-}
-
 attune_code options_read(const command *which, int argc, const char **argv) {
-    struct app *app = &the_app;
     words from[2] = {{.where = "", .count = argc, .word = argv}, {.where = "COMMANDLINE_ARGS: "}};
-    const char *text = which->draws ? getenv("COMMANDLINE_ARGS") : NULL;
     copy_tables(which);
-    if (text)
-        from[1].count = commandline_args_split(text, &from[1].word);
-    look_for_json(&from[0]);
-    look_for_json(&from[1]);
     attune_code code = read_words(&from[0]);
-    if (code == ATTUNE_OK && !app->help && from[1].count < 0)
-        code =
-            app_usage(app, "COMMANDLINE_ARGS: %s",
-                      from[1].count == -1 ? "a quote or a backslash at its end is left open" : "no memory");
-    else if (code == ATTUNE_OK && !app->help)
-        code = read_words(&from[1]);
-    for (int i = 0; i < 2 && code == ATTUNE_OK; ++i)
+    if (code == ATTUNE_OK && which->draws && !the_app.help)
+        code = read_commandline_args(&from[1]);
+    if (code != ATTUNE_OK || the_app.help)
+        return code;
+    for (int i = 0; i < 2; ++i)
         if (from[i].passed_over[0])
-            app_warn(app, "%sno counterpart in Attune, ignored:%s", from[i].where, from[i].passed_over);
-    free(from[1].word);
-    return code == ATTUNE_OK && !app->help ? parse_wish(app) : code;
+            app_warn(&the_app, "%sno counterpart in Attune, ignored:%s", from[i].where, from[i].passed_over);
+    return parse_wish(&the_app);
 }
 
 void options_help(const command *which) {
