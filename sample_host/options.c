@@ -226,7 +226,7 @@ static void parse_attention(struct app *app) {
     if (flag && setting && !webui_title_is(setting, flag->attention))
         app_warn(app, "--%s is overruled by %s %s", flag->flag,
                  app->attention_required ? "--attention-required" : "--attention", setting);
-    for (int i = 0; !setting && i < WEBUI_FLAGS; ++i)
+    for (int i = 0; flag && !setting && i < WEBUI_FLAGS; ++i)
         if (app->webui[i] && strcmp(webui_flags[i].attention, flag->attention) != 0)
             app_warn(app, "--%s and --%s were both given; %s is used, as in the web UI", flag->flag,
                      webui_flags[i].flag, flag->attention);

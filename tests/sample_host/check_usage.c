@@ -4,15 +4,7 @@
 
 #include <string.h>
 
-/* A command line that must fail with `status` and one line on standard error that contains `text`. */
-static void fails(const char *arguments, int status, const char *text) {
-    run_result r = run("\"$HOST\" %s", arguments);
-    ck_assert_msg(r.status == status, "%s: status %d, expected %d\n%s", arguments, r.status, status, r.err);
-    ck_assert_msg(strstr(r.err, text) != NULL, "%s: no \"%s\" in\n%s", arguments, text, r.err);
-    ck_assert_msg(run_lines(r.err) == 1, "%s: more than one line\n%s", arguments, r.err);
-    ck_assert_str_eq(r.out, "");
-    run_free(&r);
-}
+#define fails(arguments, status, text) run_fails("\"$HOST\" " arguments, status, text)
 
 START_TEST(wrong_usage_is_one_line_and_status_2) {
     fails("txt2img apple --stepz 3", 2, "unknown option --stepz; did you mean --steps?");

@@ -60,9 +60,8 @@ static void asks(const char *command, const char *name, const char *warning) {
         ck_assert_msg(strstr(warnings, warning) != NULL, "%s: no \"%s\" in\n%s", command, warning, warnings);
     ck_assert_msg(run_lines(warnings) == (size_t)(fallback != NULL) + (warning != NULL), "%s warns\n%s",
                   command, warnings);
-    json_t *class =
-        json_object_get(reply, "determinism"); /* of pictures; sdp-no-mem asks for what the sampler keeps */
-    if (class)
+    json_t *class = json_object_get(reply, "determinism");
+    if (class) /* a picture: sdp-no-mem asks for what the sampler keeps */
         ck_assert_str_eq(json_string_value(json_object_get(class, "asked")),
                          name && strcmp(name, "sdp-no-mem") == 0 ? "repeatable" : "none");
     json_decref(reply);
@@ -71,14 +70,6 @@ static void asks(const char *command, const char *name, const char *warning) {
 
 #define ATTENTION "\"$HOST\" attention --q \"${D}_q.npy\" --k \"${D}_k.npy\" --v \"${D}_v.npy\" -o out.npy "
 #define TXT2IMG   "\"$HOST\" txt2img 'red apple' --seed 1 --steps 1 -o f.png "
-
-static void fails(const char *command, int status, const char *text) {
-    run_result r = run("%s", command);
-    ck_assert_msg(r.status == status, "%s: status %d, expected %d\n%s", command, r.status, status, r.err);
-    ck_assert_msg(strstr(r.err, text) != NULL, "%s: no \"%s\" in\n%s", command, text, r.err);
-    ck_assert_msg(run_lines(r.err) == 1, "%s: more than one line\n%s", command, r.err);
-    run_free(&r);
-}
 
 START_TEST(every_flag_asks_for_its_backend) {
     char command[512];
@@ -89,6 +80,15 @@ START_TEST(every_flag_asks_for_its_backend) {
     }
     asks(TXT2IMG "--opt-sdp-attention", "sdp", NULL);
     asks(TXT2IMG "--xformers", "xformers", NULL);
+}
+END_TEST
+
+START_TEST(warnings_are_on_standard_error_too) {
+    run_result r = run("\"$HOST\" txt2img 'red apple' --steps 1 --xformers --opt-sdp-attention -o f.png");
+    ck_assert_int_eq(r.status, 0);
+    ck_assert_ptr_nonnull(strstr(r.err, "warning: --xformers and --opt-sdp-attention were both given"));
+    ck_assert_ptr_nonnull(strstr(r.err, "warning: asked xformers, got sdp"));
+    run_free(&r);
 }
 END_TEST
 
@@ -131,7 +131,7 @@ START_TEST(attention_beats_every_flag) {
     asks(ATTENTION "--attention Automatic --attention-required sdp", "sdp", NULL);
     asks(ATTENTION "--opt-sdp-attention --attention None", "None",
          "--opt-sdp-attention is overruled by --attention None");
-    fails(ATTENTION "--attention-required Automatic", 2, "no attention backend is called \"Automatic\"");
+    run_fails(ATTENTION "--attention-required Automatic", 2, "no attention backend is called \"Automatic\"");
 }
 END_TEST
 
@@ -144,9 +144,11 @@ START_TEST(titles_compare_without_case_and_label) {
     asks(TXT2IMG "--attention sdp_no_mem", "sdp-no-mem", NULL);
     asks(ATTENTION "--attention doggettx", "Doggettx", NULL);
     asks(ATTENTION "--attention 'v1 - original v1'", "V1", NULL);
-    fails("\"$HOST\" txt2img apple -q --attention 'sdp-no'", 2, "no attention backend is called \"sdp-no\"");
-    fails("\"$HOST\" txt2img apple -q --attention 'sdp -'", 2, "no attention backend is called \"sdp -\"");
-    fails("\"$HOST\" txt2img apple -q --attention ''", 2, "no attention backend is called \"\"");
+    run_fails("\"$HOST\" txt2img apple -q --attention 'sdp-no'", 2,
+              "no attention backend is called \"sdp-no\"");
+    run_fails("\"$HOST\" txt2img apple -q --attention 'sdp -'", 2,
+              "no attention backend is called \"sdp -\"");
+    run_fails("\"$HOST\" txt2img apple -q --attention ''", 2, "no attention backend is called \"\"");
 }
 END_TEST
 
@@ -157,7 +159,7 @@ START_TEST(what_no_plugin_offers_is_status_3_where_required) {
         char command[256];
         (void)snprintf(command, sizeof command, "\"$HOST\" txt2img apple -q --attention-required '%s'",
                        names[i]);
-        fails(command, 3, "no loaded plugin offers the attention backend");
+        run_fails(command, 3, "no loaded plugin offers the attention backend");
     }
 }
 END_TEST
@@ -172,15 +174,15 @@ START_TEST(chunk_sizes_are_whole_numbers_and_need_their_backend) {
         asks(command, NULL, "no sub-quadratic backend");
         for (size_t k = 0; k < sizeof wrong / sizeof wrong[0]; ++k) {
             (void)snprintf(command, sizeof command, "\"$HOST\" txt2img apple %s %s", options[i], wrong[k]);
-            fails(command, 2, options[i]);
+            run_fails(command, 2, options[i]);
         }
     }
     asks(ATTENTION "--sub-quad-kv-chunk-size 0 --sub-quad-chunk-threshold 0", NULL,
          "no sub-quadratic backend");
     asks(ATTENTION "--sub-quad-chunk-threshold 100 --opt-sub-quad-attention", "sub-quadratic",
          "no sub-quadratic backend");
-    fails("\"$HOST\" txt2img apple --sub-quad-q-chunk-size 0", 2, "is less than 1");
-    fails("\"$HOST\" txt2img apple --sub-quad-chunk-threshold 101", 2, "more than 100 per cent");
+    run_fails("\"$HOST\" txt2img apple --sub-quad-q-chunk-size 0", 2, "is less than 1");
+    run_fails("\"$HOST\" txt2img apple --sub-quad-chunk-threshold 101", 2, "more than 100 per cent");
 }
 END_TEST
 
@@ -188,9 +190,9 @@ START_TEST(flags_without_a_counterpart_warn) {
     asks(ATTENTION "--medvram --lowvram --no-half --no-half-vae --precision full --upcast-sampling", NULL,
          "no counterpart in Attune, ignored: --medvram --lowvram --no-half --no-half-vae --precision full "
          "--upcast-sampling");
-    fails("\"$HOST\" txt2img apple --precision", 2, "--precision needs a value");
-    fails("\"$HOST\" txt2img apple --medvramm", 2, "did you mean --medvram?");
-    fails("\"$HOST\" txt2img apple --listen", 2, "unknown option --listen");
+    run_fails("\"$HOST\" txt2img apple --precision", 2, "--precision needs a value");
+    run_fails("\"$HOST\" txt2img apple --medvramm", 2, "did you mean --medvram?");
+    run_fails("\"$HOST\" txt2img apple --listen", 2, "unknown option --listen");
 }
 END_TEST
 
@@ -228,15 +230,16 @@ START_TEST(commandline_args_wins_over_argv) {
 END_TEST
 
 START_TEST(errors_in_commandline_args_name_it) {
-    fails("COMMANDLINE_ARGS='--attention \"sdp' \"$HOST\" txt2img apple", 2, "COMMANDLINE_ARGS: a quote");
-    fails("COMMANDLINE_ARGS='--xformers \\' \"$HOST\" txt2img apple", 2, "COMMANDLINE_ARGS: a quote");
-    fails("COMMANDLINE_ARGS='--steps many' \"$HOST\" txt2img apple", 2,
-          "COMMANDLINE_ARGS: --steps: \"many\"");
-    fails("COMMANDLINE_ARGS='--width 0' \"$HOST\" txt2img apple", 2, "COMMANDLINE_ARGS: --width 0");
-    fails("COMMANDLINE_ARGS='--steps' \"$HOST\" txt2img apple", 2, "COMMANDLINE_ARGS: option --steps needs");
-    fails("COMMANDLINE_ARGS='red apple' \"$HOST\" txt2img -q", 2, "a prompt is missing");
-    fails("COMMANDLINE_ARGS='--steps many' \"$HOST\" txt2img -- '--red apple'", 2,
-          "COMMANDLINE_ARGS: --steps");
+    run_fails("COMMANDLINE_ARGS='--attention \"sdp' \"$HOST\" txt2img apple", 2, "COMMANDLINE_ARGS: a quote");
+    run_fails("COMMANDLINE_ARGS='--xformers \\' \"$HOST\" txt2img apple", 2, "COMMANDLINE_ARGS: a quote");
+    run_fails("COMMANDLINE_ARGS='--steps many' \"$HOST\" txt2img apple", 2,
+              "COMMANDLINE_ARGS: --steps: \"many\"");
+    run_fails("COMMANDLINE_ARGS='--width 0' \"$HOST\" txt2img apple", 2, "COMMANDLINE_ARGS: --width 0");
+    run_fails("COMMANDLINE_ARGS='--steps' \"$HOST\" txt2img apple", 2,
+              "COMMANDLINE_ARGS: option --steps needs");
+    run_fails("COMMANDLINE_ARGS='red apple' \"$HOST\" txt2img -q", 2, "a prompt is missing");
+    run_fails("COMMANDLINE_ARGS='--steps many' \"$HOST\" txt2img -- '--red apple'", 2,
+              "COMMANDLINE_ARGS: --steps");
     run_result r = run("COMMANDLINE_ARGS='--steps many --json' \"$HOST\" txt2img apple");
     json_t *json = run_json(&r);
     ck_assert_int_eq(r.status, 2);
@@ -322,6 +325,7 @@ END_TEST
 TCase *webui_cases(void) {
     TCase *cases = tcase_create("webui");
     tcase_add_test(cases, every_flag_asks_for_its_backend);
+    tcase_add_test(cases, warnings_are_on_standard_error_too);
     tcase_add_test(cases, the_stronger_flag_wins_in_either_order);
     tcase_add_test(cases, every_pair_of_flags_is_ordered);
     tcase_add_test(cases, attention_beats_every_flag);

@@ -79,6 +79,15 @@ void run_free(run_result *result) {
     memset(result, 0, sizeof *result);
 }
 
+void run_fails(const char *command, int status, const char *text) {
+    run_result r = run("%s", command);
+    ck_assert_msg(r.status == status, "%s: status %d, expected %d\n%s", command, r.status, status, r.err);
+    ck_assert_msg(strstr(r.err, text) != NULL, "%s: no \"%s\" in\n%s", command, text, r.err);
+    ck_assert_msg(run_lines(r.err) == 1, "%s: more than one line\n%s", command, r.err);
+    ck_assert_str_eq(r.out, "");
+    run_free(&r);
+}
+
 size_t run_lines(const char *text) {
     size_t lines = 0;
     for (; *text; ++text)
