@@ -6,6 +6,7 @@
 #define ATTUNE_APP_H
 
 #include "attune/host.h"
+#include "webui.h"
 
 #include <jansson.h>
 #include <popt.h>
@@ -13,15 +14,19 @@
 enum { EXIT_DONE = 0, EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_NO_BACKEND = 3, EXIT_INTERRUPTED = 130 };
 
 struct app {
-    /* options as given; strings belong to popt's context or argv */
-    char **plugins;
+    /* options as given (options.c), and the words that are none */
+    char **plugins, **words;
     char *device, *vendor, *attention, *attention_required, *determinism, *memory_limit, *min_memory;
     int threads, explain, json, quiet, help;
-    uint32_t webui; /* bit i: flag i of webui.h's table was given */
+    int webui[WEBUI_FLAGS]; /* which of webui.h's flags were given */
+    struct {
+        int q_chunk_size, kv_chunk_size, chunk_threshold; /* per cent; −1 = not given */
+    } sub_quad;
     /* derived */
     attune_wish wish;
     int determinism_given;
     char backend[32]; /* the loaded backend that the wish names, by its own name; "" = none */
+    char asked[32];   /* the name or alias by which it does */
     const char *command;
     char plugin_dir[4096], model_dir[4096], vocabulary[4200];
     /* while running */
@@ -32,13 +37,14 @@ struct app {
     json_t *warnings;
 };
 
-/* A command: its options are `table` (ended by POPT_TABLEEND), `run` returns an attune_code with app->error
- * filled. */
+/* A command: its options are `table` (ended by POPT_TABLEEND; of types NONE, STRING, ARGV, and INT, whose val
+ * is the least number that it takes), `run` returns an attune_code with app->error filled. */
 typedef struct command {
     const char *name;      /* "txt2img", "bench attention" */
     const char *arguments; /* "\"PROMPT\"" */
     const char *summary;
     const struct poptOption *table;
+    int draws; /* makes pictures: COMMANDLINE_ARGS counts */
     attune_code (*run)(struct app *app, int argc, const char **argv);
 } command;
 

@@ -39,8 +39,8 @@ static const struct poptOption table[] = {
      "noise of torch's generator: CPU (default) or NV, a CUDA device's", "NAME"},
     {"clip-skip", 0, POPT_ARG_INT, &options.clip_skip, 0,
      "use the text encoder's N-th last layer [default 1, the last]", "N"},
-    {"width", 0, POPT_ARG_INT, &options.width, 0, "pixels, a multiple of 8 [default the model's]", "N"},
-    {"height", 0, POPT_ARG_INT, &options.height, 0, "pixels, a multiple of 8 [default the model's]", "N"},
+    {"width", 0, POPT_ARG_INT, &options.width, 8, "pixels, a multiple of 8 [default the model's]", "N"},
+    {"height", 0, POPT_ARG_INT, &options.height, 8, "pixels, a multiple of 8 [default the model's]", "N"},
     {"batch-size", 0, POPT_ARG_INT, &options.batch_size, 0, "images made together [default 1]", "N"},
     {"batch-count", 0, POPT_ARG_INT, &options.batch_count, 0, "batches made one after another [default 1]",
      "N"},
@@ -123,7 +123,7 @@ static attune_code check(job *j, int argc, const char **argv) {
         return app_usage(app, "--steps %d is outside 1 to 1000", options.steps);
     if (options.clip_skip < 1)
         return app_usage(app, "--clip-skip %d is less than 1", options.clip_skip);
-    if (options.width < 0 || options.height < 0 || options.width > 1 << 16 || options.height > 1 << 16)
+    if (options.width > 1 << 16 || options.height > 1 << 16)
         return app_usage(app, "a size of %d×%d is outside 8 to 65536", options.width, options.height);
     if (options.batch_size < 1 || options.batch_count < 1 ||
         options.batch_size > MAX_IMAGES / options.batch_count)
@@ -409,4 +409,5 @@ const command txt2img_command = {.name = "txt2img",
                                  .arguments = "\"PROMPT\"",
                                  .summary = "Pictures from a prompt",
                                  .table = table,
+                                 .draws = 1,
                                  .run = run};

@@ -1,27 +1,34 @@
 /*
- * webui.h: the Stable Diffusion web UI's attention flags and their rule: the flag with the highest priority
- * wins, not the first on the command line (modules/sd_hijack_optimizations.py, web UI 1.10).
+ * webui.h: the Stable Diffusion web UI's attention choices and their flags. As there (web UI 1.10,
+ * modules/sd_hijack_optimizations.py and sd_hijack.py): of the flags given the one with the highest priority
+ * wins, not the first on the command line; of equal ones the first of its list.
  */
 #ifndef ATTUNE_WEBUI_H
 #define ATTUNE_WEBUI_H
 
-#include <stddef.h>
-#include <stdint.h>
+#include <popt.h>
+
+enum { WEBUI_FLAGS = 9 };
 
 typedef struct webui_flag {
-    const char *flag;    /* without the dashes */
-    const char *backend; /* the name that users know */
+    const char *flag;      /* without the dashes */
+    const char *attention; /* the name that users know */
     int priority;
     const char *help;
 } webui_flag;
 
-extern const webui_flag webui_flags[];
-extern const size_t webui_flag_count;
+extern const webui_flag webui_flags[WEBUI_FLAGS];
 
-/* The flag that the web UI would follow of those in `given` (bit i = flag i), or NULL for none. */
-const webui_flag *webui_pick(uint32_t given);
+/* Flags that change nothing here; none has a place to be stored in. */
+extern const struct poptOption webui_ignored[];
 
-/* 1 where `name` is an attention choice of the web UI, loaded here or not. */
-int webui_knows(const char *name);
+/* The flag that the web UI would follow where flag i was given if given[i], or NULL for none. */
+const webui_flag *webui_pick(const int given[WEBUI_FLAGS]);
+
+/* 1 where `text` is `name` or its title in the web UI's settings, "NAME - LABEL"; case does not count. */
+int webui_title_is(const char *text, const char *name);
+
+/* The attention choice of the web UI that `text` names, in its spelling, or NULL. */
+const char *webui_attention(const char *text);
 
 #endif

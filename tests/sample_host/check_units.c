@@ -1,9 +1,8 @@
-/* check_units.c: the host's own small parts: nearest words, web UI flags, infotext, .npy files, sizes. */
+/* check_units.c: the host's own small parts: nearest words, infotext, .npy files, sizes. */
 #include "sample_host/app.h"
 #include "sample_host/infotext.h"
 #include "sample_host/nearest.h"
 #include "sample_host/npy.h"
-#include "sample_host/webui.h"
 #include "sample_host/words.h"
 #include "suite.h"
 #include "tests/support/run.h"
@@ -18,15 +17,6 @@ START_TEST(edit_distance_counts_swaps_once) {
     const char *words[] = {"apple", "sailboat"};
     ck_assert_str_eq(nearest_word("aple", words, 2), "apple");
     ck_assert_ptr_null(nearest_word("xyz", words, 2));
-}
-END_TEST
-
-START_TEST(the_flag_of_highest_priority_wins) {
-    ck_assert_ptr_null(webui_pick(0));
-    ck_assert_str_eq(webui_pick(7)->backend, "xformers");
-    ck_assert_str_eq(webui_pick(6)->backend, "sdp-no-mem");
-    ck_assert_str_eq(webui_pick(4)->backend, "sdp");
-    ck_assert(webui_knows("xformers") && !webui_knows("xformer"));
 }
 END_TEST
 
@@ -153,7 +143,6 @@ END_TEST
 TCase *units_cases(void) {
     TCase *cases = tcase_create("units");
     tcase_add_test(cases, edit_distance_counts_swaps_once);
-    tcase_add_test(cases, the_flag_of_highest_priority_wins);
     tcase_add_test(cases, infotext_is_the_webuis);
     tcase_add_test(cases, sizes_are_powers_of_1024);
     tcase_add_test(cases, npy_reads_and_writes);

@@ -7,6 +7,7 @@ int main(void) {
     Suite *suite = suite_create("sample_host");
     suite_add_tcase(suite, units_cases());
     suite_add_tcase(suite, usage_cases());
+    suite_add_tcase(suite, webui_cases());
     suite_add_tcase(suite, bad_input_cases());
     suite_add_tcase(suite, attention_cases());
     suite_add_tcase(suite, txt2img_cases());

@@ -5,6 +5,7 @@
 #include <check.h>
 
 TCase *usage_cases(void);
+TCase *webui_cases(void);
 TCase *bad_input_cases(void);
 TCase *attention_cases(void);
 TCase *txt2img_cases(void);

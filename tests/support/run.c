@@ -60,7 +60,8 @@ run_result run(const char *format, ...) {
     va_end(list);
     ck_assert_int_lt(length, (int)sizeof command);
     length = snprintf(script, sizeof script,
-                      "cd '%s' && B='%s' && S='%s' && HOST=\"$B/sample_host\" && { %s\n} >.stdout 2>.stderr",
+                      "cd '%s' && B='%s' && S='%s' && HOST=\"$B/sample_host\" && unset COMMANDLINE_ARGS && { "
+                      "%s\n} >.stdout 2>.stderr",
                       run_folder(), run_build(), run_source(), command);
     ck_assert_int_lt(length, (int)sizeof script);
     int status = system(script);
@@ -76,6 +77,15 @@ void run_free(run_result *result) {
     free(result->out);
     free(result->err);
     memset(result, 0, sizeof *result);
+}
+
+void run_fails(const char *command, int status, const char *text) {
+    run_result r = run("%s", command);
+    ck_assert_msg(r.status == status, "%s: status %d, expected %d\n%s", command, r.status, status, r.err);
+    ck_assert_msg(strstr(r.err, text) != NULL, "%s: no \"%s\" in\n%s", command, text, r.err);
+    ck_assert_msg(run_lines(r.err) == 1, "%s: more than one line\n%s", command, r.err);
+    ck_assert_str_eq(r.out, "");
+    run_free(&r);
 }
 
 size_t run_lines(const char *text) {

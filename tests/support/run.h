@@ -17,10 +17,13 @@ const char *run_source(void);
 /* A fresh folder under $TMPDIR that the test may fill; removed at exit of the process that made it. */
 const char *run_folder(void);
 
-/* Run through /bin/sh in run_folder(), with $B = the build folder, $S = the source, $HOST = sample_host; free
- * with run_free. */
+/* Run through /bin/sh in run_folder(), with $B = the build folder, $S = the source, $HOST = sample_host and
+ * no COMMANDLINE_ARGS; free with run_free. */
 __attribute__((format(printf, 1, 2))) run_result run(const char *format, ...);
 void run_free(run_result *result);
+
+/* A command line that must fail with `status` and one line on standard error that contains `text`. */
+void run_fails(const char *command, int status, const char *text);
 
 /* How many lines a text has. */
 size_t run_lines(const char *text);
