@@ -15,7 +15,7 @@ VERSION := 0.1.0
 
 PACKAGES := libjansson-dev nettle-dev libpopt-dev libpng-dev libdnnl-dev libutf8proc-dev check pkg-config
 
-WARN     := -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla
+WARN     := -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wpointer-arith
 OPT      ?= -O2
 CFLAGS   ?= -g
 CPPFLAGS += -D_GNU_SOURCE -DATTUNE_VERSION='"$(VERSION)"' -DATTUNE_PLUGIN_DIR='"$(PREFIX)/lib/attune"' -Ihost_api -I.

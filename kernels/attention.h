@@ -11,18 +11,21 @@
 #include <stdint.h>
 
 enum { ATTUNE_KERNEL_MASK_NONE = 0, ATTUNE_KERNEL_MASK_BOOL = 1, ATTUNE_KERNEL_MASK_FLOAT = 2 };
+/* How q, k, v and out are stored; all sums are in float32 (kernels/storage.h). */
+enum { ATTUNE_KERNEL_F32 = 0, ATTUNE_KERNEL_F16 = 1, ATTUNE_KERNEL_BF16 = 2 };
 
 /* Axes of strides: batch, head, token, channel, in elements; of the mask: batch, head, query, key, 0 =
  * broadcast. q (B, Hq, Nq, Dqk), k (B, Hkv, Nk, Dqk), v (B, Hkv, Nk, Dv), out (B, Hq, Nq, Dv). Extents are >=
  * 1, heads_kv divides heads_q, out overlaps nothing. The channel stride is 1 for every kernel but the
- * reference. */
+ * reference, which takes ATTUNE_KERNEL_F32 alone. */
 typedef struct attune_attention_f32 {
     int64_t batch, heads_q, heads_kv, n_q, n_k, d_qk, d_v;
-    const float *q, *k, *v;
-    const void *mask; /* uint8_t (not 0 = takes part) or float (added to scale q.k), by mask_kind */
-    float *out;
+    const void *q, *k, *v; /* elements as `storage` says */
+    const void *mask;      /* uint8_t (not 0 = takes part) or float (added to scale q.k), by mask_kind */
+    void *out;
     int64_t stride_q[4], stride_k[4], stride_v[4], stride_mask[4], stride_out[4];
     int32_t mask_kind;
+    int32_t storage;
     int32_t causal; /* not 0: query i sees keys j <= i + (n_k - n_q) */
     float scale;    /* 0 = 1 / sqrt(d_qk) */
 } attune_attention_f32;

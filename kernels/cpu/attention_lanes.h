@@ -127,3 +127,33 @@ static void lanes_to_rows(const float *from, int64_t lanes, const float *l, floa
             vector_to_rows(from + lane, lanes, sum, to + lane * stride, stride, rows - lane, columns);
     }
 }
+
+/* ---- 16-bit storage; strides in elements ---- */
+
+static void widen_rows(int32_t storage, const char *from, int64_t from_stride, int64_t rows, int64_t columns,
+                       float *to, int64_t stride) {
+    for (int64_t i = 0; i < rows; ++i) {
+        const uint16_t *const row = (const uint16_t *)(const void *)from + i * from_stride;
+        float *const wide = to + i * stride;
+        if (storage == ATTUNE_KERNEL_F16)
+            for (int64_t c = 0; c < columns; ++c)
+                wide[c] = attune_widen_f16(row[c]);
+        else
+            for (int64_t c = 0; c < columns; ++c)
+                wide[c] = attune_widen_bf16(row[c]);
+    }
+}
+
+static void narrow_rows(int32_t storage, const float *from, int64_t from_stride, int64_t rows,
+                        int64_t columns, char *to, int64_t stride) {
+    for (int64_t i = 0; i < rows; ++i) {
+        const float *const row = from + i * from_stride;
+        uint16_t *const narrow = (uint16_t *)(void *)to + i * stride;
+        if (storage == ATTUNE_KERNEL_F16)
+            for (int64_t c = 0; c < columns; ++c)
+                narrow[c] = attune_narrow_f16(row[c]);
+        else
+            for (int64_t c = 0; c < columns; ++c)
+                narrow[c] = attune_narrow_bf16(row[c]);
+    }
+}

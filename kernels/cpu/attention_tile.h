@@ -17,6 +17,7 @@
  */
 #include "kernels/arithmetic.h"
 #include "kernels/attention.h"
+#include "kernels/storage.h"
 
 #include <math.h>
 #include <stddef.h>
@@ -218,6 +219,11 @@ static uint64_t divide_up(uint64_t a, uint64_t b) {
     return a / b + (a % b != 0);
 }
 
+/* Floats of a block's keys and values, widened: none where they are floats already. */
+static uint64_t block_floats(const attune_attention_f32 *a) {
+    return a->storage == ATTUNE_KERNEL_F32 ? 0 : ((uint64_t)a->d_qk + (uint64_t)a->d_v) * KEYS;
+}
+
 /* Floats of one tile's own arrays. */
 static uint64_t tile_floats(const attune_attention_f32 *a) {
     return ((uint64_t)a->d_qk + (uint64_t)a->d_v + 2) * TILE_LANES;
@@ -227,7 +233,8 @@ static uint64_t tile_floats(const attune_attention_f32 *a) {
 static uint64_t panel_tiles(const attune_attention_f32 *a) {
     const uint64_t per_head = divide_up((uint64_t)a->n_q, TILE_LANES);
     const uint64_t shared = per_head * (uint64_t)a->batch * (uint64_t)a->heads_q / PANELS_SHARED;
-    uint64_t tiles = PANEL_BYTES / sizeof(float) / tile_floats(a);
+    const uint64_t floats = PANEL_BYTES / sizeof(float), widened = block_floats(a);
+    uint64_t tiles = floats > widened ? (floats - widened) / tile_floats(a) : 0;
     if (tiles > shared)
         tiles = shared;
     if (tiles > PANEL_TILES)
@@ -261,7 +268,8 @@ static uint64_t workspace_bytes(const attune_attention_f32 *a) {
     const uint64_t limit = (uint64_t)1 << 40;
     if ((uint64_t)a->d_qk > limit || (uint64_t)a->d_v > limit)
         return UINT64_MAX;
-    const uint64_t floats = panel_tiles(a) * tile_floats(a) + (uint64_t)(biased ? 2 : 1) * KEYS * TILE_LANES;
+    const uint64_t floats =
+        panel_tiles(a) * tile_floats(a) + (uint64_t)(biased ? 2 : 1) * KEYS * TILE_LANES + block_floats(a);
     return divide_up(floats * sizeof(float), 64) * 64;
 }
 
@@ -270,9 +278,13 @@ static uint64_t workspace_bytes(const attune_attention_f32 *a) {
 typedef struct panel {
     const attune_attention_f32 *args;
     int64_t batch, head, query, rows;
-    const float *q, *k, *v;
-    float *out;
+    const char *q, *k, *v; /* the first query's row, the head's first key and value */
+    char *out;
 } panel;
+
+static int64_t element(const attune_attention_f32 *a) {
+    return a->storage == ATTUNE_KERNEL_F32 ? 4 : 2;
+}
 
 static panel find_panel(const attune_attention_f32 *a, uint64_t index) {
     const uint64_t per_head = panels_per_head(a), heads = (uint64_t)a->heads_q;
@@ -283,10 +295,12 @@ static panel find_panel(const attune_attention_f32 *a, uint64_t index) {
     p.batch = (int64_t)(index / per_head / heads);
     p.rows = a->n_q - p.query < most ? a->n_q - p.query : most;
     const int64_t kv = p.head / (a->heads_q / a->heads_kv);
-    p.q = a->q + p.batch * a->stride_q[0] + p.head * a->stride_q[1] + p.query * a->stride_q[2];
-    p.k = a->k + p.batch * a->stride_k[0] + kv * a->stride_k[1];
-    p.v = a->v + p.batch * a->stride_v[0] + kv * a->stride_v[1];
-    p.out = a->out + p.batch * a->stride_out[0] + p.head * a->stride_out[1] + p.query * a->stride_out[2];
+    p.q = (const char *)a->q +
+          element(a) * (p.batch * a->stride_q[0] + p.head * a->stride_q[1] + p.query * a->stride_q[2]);
+    p.k = (const char *)a->k + element(a) * (p.batch * a->stride_k[0] + kv * a->stride_k[1]);
+    p.v = (const char *)a->v + element(a) * (p.batch * a->stride_v[0] + kv * a->stride_v[1]);
+    p.out = (char *)a->out + element(a) * (p.batch * a->stride_out[0] + p.head * a->stride_out[1] +
+                                           p.query * a->stride_out[2]);
     return p;
 }
 
@@ -294,12 +308,43 @@ static int64_t tile_lanes(const tile *t) {
     return (t->rows + WIDTH - 1) / WIDTH * WIDTH;
 }
 
-static tile begin_tile(const panel *p, int64_t offset, float factor, float *memory) {
+/* 16-bit rows pass through `scratch` (KEYS columns at a time) on their way to and from the lanes. */
+static void load_queries(const tile *t, const char *rows, float factor, float *scratch) {
+    const attune_attention_f32 *a = t->args;
+    const int64_t lanes = tile_lanes(t);
+    if (a->storage == ATTUNE_KERNEL_F32) {
+        rows_to_lanes((const float *)(const void *)rows, a->stride_q[2], t->rows, a->d_qk, factor, t->queries,
+                      lanes);
+        return;
+    }
+    for (int64_t c = 0; c < a->d_qk; c += KEYS) {
+        const int64_t columns = a->d_qk - c < KEYS ? a->d_qk - c : KEYS;
+        widen_rows(a->storage, rows + 2 * c, a->stride_q[2], t->rows, columns, scratch, KEYS);
+        rows_to_lanes(scratch, KEYS, t->rows, columns, factor, t->queries + c * lanes, lanes);
+    }
+}
+
+static void store_sums(const tile *t, char *rows, float *scratch) {
+    const attune_attention_f32 *a = t->args;
+    const int64_t lanes = tile_lanes(t);
+    if (a->storage == ATTUNE_KERNEL_F32) {
+        lanes_to_rows(t->sums, lanes, t->l, (float *)(void *)rows, a->stride_out[2], t->rows, a->d_v);
+        return;
+    }
+    for (int64_t c = 0; c < a->d_v; c += KEYS) {
+        const int64_t columns = a->d_v - c < KEYS ? a->d_v - c : KEYS;
+        lanes_to_rows(t->sums + c * lanes, lanes, t->l, scratch, KEYS, t->rows, columns);
+        narrow_rows(a->storage, scratch, KEYS, t->rows, columns, rows + 2 * c, a->stride_out[2]);
+    }
+}
+
+static tile begin_tile(const panel *p, int64_t offset, float factor, float *scores, float *memory) {
     const attune_attention_f32 *a = p->args;
     tile t = {.args = a, .batch = p->batch, .head = p->head, .query = p->query + offset};
     t.rows = p->rows - offset < TILE_LANES ? p->rows - offset : TILE_LANES;
     const int64_t seen = a->causal ? t.query + t.rows + (a->n_k - a->n_q) : a->n_k;
     t.seen = seen < a->n_k ? seen : a->n_k;
+    t.scores = scores;
     t.queries = memory;
     t.sums = t.queries + a->d_qk * TILE_LANES;
     t.m = t.sums + a->d_v * TILE_LANES;
@@ -310,9 +355,22 @@ static tile begin_tile(const panel *p, int64_t offset, float factor, float *memo
     }
     if (t.seen <= 0)
         memset(t.sums, 0, (size_t)(a->d_v * TILE_LANES) * sizeof(float));
-    rows_to_lanes(p->q + offset * a->stride_q[2], a->stride_q[2], t.rows, a->d_qk, factor, t.queries,
-                  tile_lanes(&t));
+    load_queries(&t, p->q + element(a) * offset * a->stride_q[2], factor, scores);
     return t;
+}
+
+/* The block of keys from `first`, of which `keys` are needed. */
+static block find_block(const panel *p, int64_t first, int64_t keys, float *widened) {
+    const attune_attention_f32 *a = p->args;
+    const char *const k = p->k + element(a) * first * a->stride_k[2];
+    const char *const v = p->v + element(a) * first * a->stride_v[2];
+    if (a->storage == ATTUNE_KERNEL_F32)
+        return (block){first, (const float *)(const void *)k, (const float *)(const void *)v, a->stride_k[2],
+                       a->stride_v[2]};
+    float *const values = widened + a->d_qk * KEYS;
+    widen_rows(a->storage, k, a->stride_k[2], keys, a->d_qk, widened, a->d_qk);
+    widen_rows(a->storage, v, a->stride_v[2], keys, a->d_v, values, a->d_v);
+    return (block){first, widened, values, a->d_qk, a->d_v};
 }
 
 /* Not inlined: see attune_fp_enter. */
@@ -322,26 +380,24 @@ __attribute__((noinline)) static void attend_panel(const attune_attention_f32 *a
     const int biased = a->mask_kind != ATTUNE_KERNEL_MASK_NONE || a->causal;
     const int64_t floats = (int64_t)tile_floats(a);
     float *const scores = memory, *const bias = scores + KEYS * TILE_LANES;
-    float *const arrays = biased ? bias + KEYS * TILE_LANES : bias;
+    float *const widened = biased ? bias + KEYS * TILE_LANES : bias, *const arrays =
+                                                                         widened + block_floats(a);
     tile tiles[PANEL_TILES];
     int count = 0;
     for (int64_t offset = 0; offset < p.rows; offset += TILE_LANES, ++count) {
-        tiles[count] = begin_tile(&p, offset, factor, arrays + count * floats);
-        tiles[count].scores = scores;
+        tiles[count] = begin_tile(&p, offset, factor, scores, arrays + count * floats);
         tiles[count].bias = bias;
         tiles[count].ahead = next;
     }
     const int64_t end = tiles[count - 1].seen; /* the last tile sees the most */
     for (int64_t first = 0; first < end; first += KEYS) {
-        block b = {first, p.k + first * a->stride_k[2], p.v + first * a->stride_v[2], a->stride_k[2],
-                   a->stride_v[2]};
+        const block b = find_block(&p, first, end - first < KEYS ? end - first : KEYS, widened);
         for (int i = 0; i < count; ++i)
             if (first < tiles[i].seen)
                 attend[(tiles[i].rows - 1) / WIDTH](&tiles[i], &b);
     }
     for (int i = 0; i < count; ++i)
-        lanes_to_rows(tiles[i].sums, tile_lanes(&tiles[i]), tiles[i].l,
-                      p.out + i * TILE_LANES * a->stride_out[2], a->stride_out[2], tiles[i].rows, a->d_v);
+        store_sums(&tiles[i], p.out + element(a) * i * TILE_LANES * a->stride_out[2], scores);
 }
 
 static void run_task(const attune_attention_f32 *a, uint64_t task, void *workspace) {
@@ -350,13 +406,13 @@ static void run_task(const attune_attention_f32 *a, uint64_t task, void *workspa
     const uint64_t per_task = panels_per_task(a), all = all_panels(a);
     for (uint64_t i = task * per_task; i < all && i - task * per_task < per_task; ++i) {
         ahead next = {.array = 0};
-        const int small = per_task > 1 && a->n_k <= KEYS && i + 1 < all;
+        const int small = per_task > 1 && a->n_k <= KEYS && i + 1 < all && a->storage == ATTUNE_KERNEL_F32;
         if (small) {
             const panel p = find_panel(a, i + 1);
-            prefetch_array(&next, 0, p.q, a->stride_q[2], p.rows, a->d_qk);
-            prefetch_array(&next, 1, p.k, a->stride_k[2], a->n_k, a->d_qk);
-            prefetch_array(&next, 2, p.v, a->stride_v[2], a->n_k, a->d_v);
-            prefetch_array(&next, 3, p.out, a->stride_out[2], p.rows, a->d_v);
+            prefetch_array(&next, 0, (const float *)(const void *)p.q, a->stride_q[2], p.rows, a->d_qk);
+            prefetch_array(&next, 1, (const float *)(const void *)p.k, a->stride_k[2], a->n_k, a->d_qk);
+            prefetch_array(&next, 2, (const float *)(const void *)p.v, a->stride_v[2], a->n_k, a->d_v);
+            prefetch_array(&next, 3, (const float *)(const void *)p.out, a->stride_out[2], p.rows, a->d_v);
         }
         attend_panel(a, i, small ? &next : NULL, factor, workspace);
     }

@@ -119,10 +119,10 @@ __attribute__((noinline)) static void attend_index(const attune_attention_f32 *a
     const int64_t kv = h / (a->heads_q / a->heads_kv);
     const int64_t element = a->mask_kind == ATTUNE_KERNEL_MASK_FLOAT ? (int64_t)sizeof(float) : 1;
     row r = {.args = a, .factor = attune_attention_f32_factor(a->scale, a->d_qk)};
-    r.q = a->q + b * a->stride_q[0] + h * a->stride_q[1] + i * a->stride_q[2];
-    r.k = a->k + b * a->stride_k[0] + kv * a->stride_k[1];
-    r.v = a->v + b * a->stride_v[0] + kv * a->stride_v[1];
-    r.out = a->out + b * a->stride_out[0] + h * a->stride_out[1] + i * a->stride_out[2];
+    r.q = (const float *)a->q + b * a->stride_q[0] + h * a->stride_q[1] + i * a->stride_q[2];
+    r.k = (const float *)a->k + b * a->stride_k[0] + kv * a->stride_k[1];
+    r.v = (const float *)a->v + b * a->stride_v[0] + kv * a->stride_v[1];
+    r.out = (float *)a->out + b * a->stride_out[0] + h * a->stride_out[1] + i * a->stride_out[2];
     if (a->mask_kind != ATTUNE_KERNEL_MASK_NONE)
         r.mask = (const char *)a->mask +
                  element * (b * a->stride_mask[0] + h * a->stride_mask[1] + i * a->stride_mask[2]);
