@@ -16,7 +16,7 @@ static struct app the_app; /* popt's tables need addresses that are constant */
 static pthread_mutex_t warnings_lock = PTHREAD_MUTEX_INITIALIZER;
 
 static struct poptOption webui_table[MAX_WEBUI + 1];
-static const struct poptOption global_table[] = {
+static struct poptOption global_table[] = {
     {"plugin", 0, POPT_ARG_ARGV, &the_app.plugins, 0, "load this manifest first (may be repeated)",
      "MANIFEST"},
     {"device", 0, POPT_ARG_STRING, &the_app.device, 0, "use only this device: cpu, cuda:0", "NAME"},
@@ -43,6 +43,15 @@ static void fill_webui_table(void) {
     for (size_t i = 0; i < webui_flag_count && i < MAX_WEBUI; ++i)
         webui_table[i] = (struct poptOption){
             webui_flags[i].flag, 0, POPT_ARG_NONE, NULL, VAL_WEBUI + (int)i, webui_flags[i].help, NULL};
+}
+
+/* An option of a command replaces the global one of its name: popt finds it first, and help shows it alone.
+ */
+static void hide_replaced(const struct poptOption *own) {
+    for (; own->longName; ++own)
+        for (struct poptOption *o = global_table; o->longName; ++o)
+            if (strcmp(own->longName, o->longName) == 0)
+                o->argInfo |= POPT_ARGFLAG_DOC_HIDDEN;
 }
 
 attune_code app_usage(struct app *app, const char *format, ...) {
@@ -260,19 +269,16 @@ static int answers_to(const attune_attention_info *info, const char *name) {
     return found;
 }
 
-/* Find the backend that the wish names. A name that no plugin offers and the web UI does not know is a typing
- * error. */
-static attune_code find_backend(struct app *app, attune_snapshot *snapshot) {
+static attune_code find_backend(struct app *app, const attune_snapshot *snapshot, const char *name,
+                                char found[32]) {
     char known[ATTUNE_MAX_CANDIDATES][32], list[256] = "";
     const char *names[ATTUNE_MAX_CANDIDATES];
     size_t count = 0;
-    if (!app->wish.attention)
-        return ATTUNE_OK;
     for (uint32_t i = 0; i < attune_snapshot_count(snapshot); ++i) {
         attune_attention_info info = {.struct_size = sizeof info};
         for (uint32_t j = 0; attune_snapshot_attention(snapshot, i, j, &info, NULL) == ATTUNE_OK; ++j) {
-            if (answers_to(&info, app->wish.attention)) {
-                memcpy(app->backend, info.name, sizeof app->backend);
+            if (answers_to(&info, name)) {
+                memcpy(found, info.name, sizeof info.name);
                 return ATTUNE_OK;
             }
             if (count == ATTUNE_MAX_CANDIDATES)
@@ -283,11 +289,18 @@ static attune_code find_backend(struct app *app, attune_snapshot *snapshot) {
             (void)snprintf(list + used, sizeof list - used, "%s%s", count++ ? ", " : "", info.name);
         }
     }
-    if (webui_knows(app->wish.attention))
+    if (webui_knows(name))
         return ATTUNE_OK;
-    const char *close = nearest_word(app->wish.attention, names, count);
-    return app_usage(app, "no attention backend is called \"%s\"%s%s%s; loaded are %s", app->wish.attention,
+    const char *close = nearest_word(name, names, count);
+    return app_usage(app, "no attention backend is called \"%s\"%s%s%s; loaded are %s", name,
                      close ? "; did you mean " : "", close ? close : "", close ? "?" : "", list);
+}
+
+attune_code app_find_backend(struct app *app, const char *name, char found[32]) {
+    attune_snapshot *snapshot = attune_snapshot_acquire(app->host);
+    attune_code code = find_backend(app, snapshot, name, found);
+    attune_snapshot_release(snapshot);
+    return code;
 }
 
 /* A manifest that was asked for by name must load whole: a library of it that is refused is an error, not a
@@ -324,10 +337,7 @@ static attune_code open_host(struct app *app) {
     code = attune_load_default(app->host, &app->error);
     if (code != ATTUNE_OK && !app->plugins)
         return code;
-    attune_snapshot *snapshot = attune_snapshot_acquire(app->host);
-    code = find_backend(app, snapshot);
-    attune_snapshot_release(snapshot);
-    return code;
+    return app->wish.attention ? app_find_backend(app, app->wish.attention, app->backend) : ATTUNE_OK;
 }
 
 attune_code app_not_served(struct app *app, attune_code code) {
@@ -390,7 +400,7 @@ static int report(struct app *app, attune_code code) {
 /* What popt allocated for string options. */
 static void free_options(const struct poptOption *table) {
     for (const struct poptOption *o = table; o->longName; ++o)
-        if (o->argInfo == POPT_ARG_STRING && o->arg) {
+        if ((o->argInfo & POPT_ARG_MASK) == POPT_ARG_STRING && o->arg) {
             free(*(char **)o->arg);
             *(char **)o->arg = NULL;
         }
@@ -402,6 +412,7 @@ int app_run(const command *which, int argc, const char **argv) {
     app->reply = json_object();
     app->warnings = json_array();
     fill_webui_table();
+    hide_replaced(which->table);
     for (int i = 1; i < argc; ++i) /* a wrong option before --json is reported as JSON too */
         app->json |= strcmp(argv[i], "--json") == 0;
     struct poptOption table[] = {
@@ -427,7 +438,9 @@ int app_run(const command *which, int argc, const char **argv) {
         int count = 0;
         while (words && words[count])
             ++count;
-        code = open_host(app);
+        code = which->prepare ? which->prepare(app) : ATTUNE_OK;
+        if (code == ATTUNE_OK)
+            code = open_host(app);
         if (code == ATTUNE_OK)
             code = which->run(app, count, words);
     }

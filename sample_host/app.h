@@ -32,17 +32,19 @@ struct app {
     json_t *warnings;
 };
 
-/* A command: its options are `table` (ended by POPT_TABLEEND), `run` returns an attune_code with app->error
- * filled. */
+/* A command: its options are `table` (ended by POPT_TABLEEND). `run` returns an attune_code with app->error
+ * filled, and so does `prepare` (may be NULL), which sees the options before the host is opened by them. */
 typedef struct command {
     const char *name;      /* "txt2img", "bench attention" */
     const char *arguments; /* "\"PROMPT\"" */
     const char *summary;
     const struct poptOption *table;
+    attune_code (*prepare)(struct app *app);
     attune_code (*run)(struct app *app, int argc, const char **argv);
 } command;
 
-extern const command txt2img_command, plugins_command, attention_command, bench_attention_command;
+extern const command txt2img_command, plugins_command, attention_command, bench_attention_command,
+    study_determinism_command;
 
 /* Parse argv for `which`, open the host, run, report, free. Returns the process's exit status. */
 int app_run(const command *which, int argc, const char **argv);
@@ -59,6 +61,10 @@ __attribute__((format(printf, 2, 3))) void app_say(const struct app *app, const 
 
 /* "8G", "512M", "1000" in bytes, K/M/G = 1024ⁿ. 0 on success. */
 int app_parse_size(const char *text, uint64_t *out);
+
+/* The own name of the backend that a name or alias means; `found` stays where only the web UI knows it. A
+ * name that is neither is a typing error: INVALID_ARGUMENT with the nearest. */
+attune_code app_find_backend(struct app *app, const char *name, char found[32]);
 
 /* The code of a failed choice: sets the exit status 3 where no backend can serve, 2 where the request itself
  * is wrong. */
