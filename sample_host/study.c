@@ -104,7 +104,8 @@ static attune_code prepare(struct app *app) {
     if (code == ATTUNE_OK && (options.runs < 1 || options.runs > MOST))
         code = app_usage(app, "--runs %d is outside 1 to %d", options.runs, MOST);
     if (code == ATTUNE_OK && options.backends && app->wish.attention)
-        code = app_usage(app, "--backends %s and %s are both given", options.backends, app->wish.attention);
+        code = app_usage(app, "--backends %s, and %s by another option: name backends in one place",
+                         options.backends, app->wish.attention);
     if (code == ATTUNE_OK)
         code = request_extent(app, options.steps, options.width, options.height);
     if (code == ATTUNE_OK && pictures_per_seed() == 1)
