@@ -58,8 +58,7 @@ typedef struct study {
     attune_model *model;
     study_backend *backends;
     uint32_t count;
-    uint8_t
-        *picture[PICTURES]; /* width × height × 3 each, in one block from picture[0]; NULL = not yet made */
+    uint8_t *picture[PICTURES]; /* width × height × 3 each, in one block; NULL before the first plan */
     progress_bar bar;
     uint64_t done; /* pictures, of the bar's total */
 } study;
