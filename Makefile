@@ -138,8 +138,9 @@ $(B)/examples/%: $(B)/obj/examples/%.o $(B)/libattune.so
 $(B)/tests/fixtures/%.so: $(B)/obj/tests/fixtures/%.o plugin/plugin.map
 	@mkdir -p $(@D)
 	$(call say,LD,$@)
-	$(Q)$(CC) -shared $(LDFLAGS) -Wl,--version-script=plugin/plugin.map -o $@ $< -lm
+	$(Q)$(CC) -shared $(LDFLAGS) -Wl,--version-script=plugin/plugin.map -o $@ $(filter %.o,$^) -lm
 	@chmod go-w $@ $(@D)
+$(B)/tests/fixtures/racers.so: $(B)/obj/plugin/cpu/identify.o
 
 define suite_rule
 $(B)/tests/$(1)/check: $(call obj,tests/$(1)/*.c) $(TEST_OBJ) $(KERNEL_OBJ) $(if $(filter sampler,$(1)),$(SAMPLER_OBJ)) $(if $(filter sample_host,$(1)),$(filter-out %/main.o,$(CLI_OBJ)),$(B)/obj/sample_host/npy.o $(B)/obj/sample_host/output.o) $(B)/libattune.a

@@ -10,9 +10,9 @@ attune_code attune_wish_check(const attune_wish *wish, attune_error *error) {
     if (!attune_determinism_name(wish->determinism))
         return attune_fail(error, ATTUNE_INVALID_ARGUMENT, ATTUNE_DOMAIN, "attune_wish",
                            "determinism class %d is unknown", wish->determinism);
-    if (wish->reserved || wish->required > 1)
+    if (wish->required > 1)
         return attune_fail(error, ATTUNE_INVALID_ARGUMENT, ATTUNE_DOMAIN, "attune_wish",
-                           "a reserved field is not 0, or `required` is neither 0 nor 1");
+                           "`required` is neither 0 nor 1");
     if (wish->required && !wish->attention)
         return attune_fail(error, ATTUNE_INVALID_ARGUMENT, ATTUNE_DOMAIN, "attune_wish",
                            "`required` without a backend's name");

@@ -156,6 +156,7 @@ static void keep_wish(attune_session *session, const attune_wish *wish, const at
     if (!wish)
         return;
     session->wish.required = wish->required;
+    session->wish.threads = wish->threads;
     session->wish.min_memory = wish->min_memory;
     keep_text(session->attention, sizeof session->attention, wish->attention, &session->wish.attention);
     keep_text(session->vendor, sizeof session->vendor, wish->vendor, &session->wish.vendor);
@@ -209,8 +210,8 @@ static attune_code begin(attune_session *session, const attune_request *request,
     asked.memory_limit = session->memory_limit;
     if (session->determinism > model->generation->sampler_info.determinism)
         return attune_sampler_class_failure(model->generation, session->determinism, error);
-    attune_code code = attune_stream_create(model->host, &model->generation->sampler_info.device, 0,
-                                            &session->stream, error);
+    attune_code code = attune_stream_create(model->host, &model->generation->sampler_info.device,
+                                            session->wish.threads, &session->stream, error);
     if (code)
         return code;
     plan->struct_size = sizeof *plan;

@@ -107,22 +107,18 @@ static const char *answers_to(const attune_attention_info *info, const char *tex
     return NULL;
 }
 
-/* Find the backend that the wish names, and name it as its plugin or the web UI does. A name that neither
- * knows is a typing error. */
-static attune_code find_backend(struct app *app, attune_snapshot *snapshot) {
+static attune_code find_backend(struct app *app, const attune_snapshot *snapshot, const char *asked,
+                                char found[32], char spelled[32]) {
     char known[ATTUNE_MAX_CANDIDATES][32], list[256] = "";
-    const char *names[ATTUNE_MAX_CANDIDATES], *asked = app->wish.attention;
+    const char *names[ATTUNE_MAX_CANDIDATES];
     size_t count = 0;
-    if (!asked)
-        return ATTUNE_OK;
     for (uint32_t i = 0; i < attune_snapshot_count(snapshot); ++i) {
         attune_attention_info info = {.struct_size = sizeof info};
         for (uint32_t j = 0; attune_snapshot_attention(snapshot, i, j, &info, NULL) == ATTUNE_OK; ++j) {
             const char *name = answers_to(&info, asked);
             if (name) {
-                memcpy(app->backend, info.name, sizeof app->backend);
-                memcpy(app->asked, name, sizeof app->asked);
-                app->wish.attention = app->asked;
+                memcpy(found, info.name, sizeof info.name);
+                memcpy(spelled, name, sizeof info.name);
                 return ATTUNE_OK;
             }
             if (count == ATTUNE_MAX_CANDIDATES)
@@ -133,12 +129,21 @@ static attune_code find_backend(struct app *app, attune_snapshot *snapshot) {
             (void)snprintf(list + used, sizeof list - used, "%s%s", count++ ? ", " : "", info.name);
         }
     }
-    app->wish.attention = webui_attention(asked);
-    if (app->wish.attention)
+    const char *known_there = webui_attention(asked);
+    if (known_there) {
+        (void)snprintf(spelled, sizeof known[0], "%s", known_there);
         return ATTUNE_OK;
+    }
     const char *close = nearest_word(asked, names, count);
     return app_usage(app, "no attention backend is called \"%s\"%s%s%s; loaded are %s", asked,
                      close ? "; did you mean " : "", close ? close : "", close ? "?" : "", list);
+}
+
+attune_code app_find_backend(struct app *app, const char *asked, char found[32], char spelled[32]) {
+    attune_snapshot *snapshot = attune_snapshot_acquire(app->host);
+    attune_code code = find_backend(app, snapshot, asked, found, spelled);
+    attune_snapshot_release(snapshot);
+    return code;
 }
 
 static void check_sub_quad(struct app *app) {
@@ -183,9 +188,10 @@ static attune_code open_host(struct app *app) {
     code = attune_load_default(app->host, &app->error);
     if (code != ATTUNE_OK && !app->plugins)
         return code;
-    attune_snapshot *snapshot = attune_snapshot_acquire(app->host);
-    code = find_backend(app, snapshot);
-    attune_snapshot_release(snapshot);
+    if (app->wish.attention) {
+        code = app_find_backend(app, app->wish.attention, app->backend, app->asked);
+        app->wish.attention = app->asked;
+    }
     if (code == ATTUNE_OK)
         check_sub_quad(app);
     return code;
@@ -265,7 +271,9 @@ int app_run(const command *which, int argc, const char **argv) {
         int count = 0;
         while (app->words && app->words[count])
             ++count;
-        code = open_host(app);
+        code = which->prepare ? which->prepare(app) : ATTUNE_OK;
+        if (code == ATTUNE_OK)
+            code = open_host(app);
         if (code == ATTUNE_OK)
             code = which->run(app, count, (const char **)app->words);
     }

@@ -38,17 +38,20 @@ struct app {
 };
 
 /* A command: its options are `table` (ended by POPT_TABLEEND; of types NONE, STRING, ARGV, and INT, whose val
- * is the least number that it takes), `run` returns an attune_code with app->error filled. */
+ * is the least number that it takes). `run` returns an attune_code with app->error filled, and so does
+ * `prepare` (may be NULL), which sees the options before the host is opened by them. */
 typedef struct command {
     const char *name;      /* "txt2img", "bench attention" */
     const char *arguments; /* "\"PROMPT\"" */
     const char *summary;
     const struct poptOption *table;
     int draws; /* makes pictures: COMMANDLINE_ARGS counts */
+    attune_code (*prepare)(struct app *app);
     attune_code (*run)(struct app *app, int argc, const char **argv);
 } command;
 
-extern const command txt2img_command, plugins_command, attention_command, bench_attention_command;
+extern const command txt2img_command, plugins_command, attention_command, bench_attention_command,
+    study_determinism_command;
 
 /* Parse argv for `which`, open the host, run, report, free. Returns the process's exit status. */
 int app_run(const command *which, int argc, const char **argv);
@@ -65,6 +68,11 @@ __attribute__((format(printf, 2, 3))) void app_say(const struct app *app, const 
 
 /* "8G", "512M", "1000" in bytes, K/M/G = 1024ⁿ. 0 on success. */
 int app_parse_size(const char *text, uint64_t *out);
+
+/* The own name of the backend that a name, alias or title means, and `spelled`, the name asked for as its
+ * plugin or the web UI writes it; `found` stays where only the web UI knows it. A name that is neither is a
+ * typing error: INVALID_ARGUMENT with the nearest. */
+attune_code app_find_backend(struct app *app, const char *asked, char found[32], char spelled[32]);
 
 /* The code of a failed choice: sets the exit status 3 where no backend can serve, 2 where the request itself
  * is wrong. */

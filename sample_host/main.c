@@ -6,7 +6,7 @@
 #include <stdlib.h>
 
 static const command *const commands[] = {&txt2img_command, &plugins_command, &attention_command,
-                                          &bench_attention_command};
+                                          &bench_attention_command, &study_determinism_command};
 #define COMMANDS (sizeof commands / sizeof commands[0])
 
 static void print_help(FILE *stream) {
@@ -38,16 +38,18 @@ static const command *find_command(int argc, const char **argv, int *used) {
 
 static int unknown_command(int argc, const char **argv) {
     const char *names[COMMANDS];
-    for (size_t i = 0; i < COMMANDS; ++i)
+    size_t first = strlen(argv[1]);
+    for (size_t i = 0; i < COMMANDS; ++i) {
         names[i] = commands[i]->name;
-    if (strcmp(argv[1], "bench") == 0)
-        fprintf(stderr, "sample_host: error: bench what? \"%s\"; try sample_host bench attention\n",
-                argc > 2 ? argv[2] : "");
-    else {
-        const char *close = nearest_word(argv[1], names, COMMANDS);
-        fprintf(stderr, "sample_host: error: unknown command \"%s\"%s%s%s; sample_host --help lists them\n",
-                argv[1], close ? "; did you mean " : "", close ? close : "", close ? "?" : "");
+        if (strncmp(names[i], argv[1], first) == 0 && names[i][first] == ' ') {
+            fprintf(stderr, "sample_host: error: %s what? \"%s\"; try sample_host %s\n", argv[1],
+                    argc > 2 ? argv[2] : "", names[i]);
+            return EXIT_USAGE;
+        }
     }
+    const char *close = nearest_word(argv[1], names, COMMANDS);
+    fprintf(stderr, "sample_host: error: unknown command \"%s\"%s%s%s; sample_host --help lists them\n",
+            argv[1], close ? "; did you mean " : "", close ? close : "", close ? "?" : "");
     return EXIT_USAGE;
 }
 

@@ -50,6 +50,15 @@ static const struct poptOption global_table[] = {
 static const struct poptOption *tables[TABLES] = {NULL, webui_table, webui_ignored, global_table};
 static struct poptOption copies[TABLES][MAX_OPTIONS + 1], root[TABLES + 1];
 
+/* An option of the command itself replaces the global one of its name: popt finds it first, and help shows it
+ * alone. */
+static int is_replaced(const struct poptOption *own, const char *name) {
+    for (; own->longName; ++own)
+        if (strcmp(own->longName, name) == 0)
+            return 1;
+    return 0;
+}
+
 static void copy_tables(const command *which) {
     static const char *const titles[] = {
         "Options:", "The web UI's attention flags; of several the highest priority wins:",
@@ -62,6 +71,8 @@ static void copy_tables(const command *which) {
         for (int i = 0; i < MAX_OPTIONS && tables[t][i].longName; ++i) {
             copies[t][i] = tables[t][i];
             copies[t][i].argInfo = tables[t][i].argInfo == POPT_ARG_NONE ? POPT_ARG_NONE : POPT_ARG_STRING;
+            if (t > 0 && is_replaced(which->table, tables[t][i].longName))
+                copies[t][i].argInfo |= POPT_ARGFLAG_DOC_HIDDEN;
             copies[t][i].arg = NULL;
             copies[t][i].val = t * MAX_OPTIONS + i + 1;
         }

@@ -6,15 +6,13 @@
 #include "model_name.h"
 #include "pictures.h"
 #include "progress.h"
-#include "words.h"
+#include "request.h"
 
-#include <errno.h>
 #include <math.h>
 #include <stdlib.h>
-#include <sys/random.h>
 #include <sys/resource.h>
 
-enum { MAX_RECORDS = 256, MAX_IMAGES = 1 << 20 };
+enum { MAX_RECORDS = 256 };
 
 static struct {
     char *negative_prompt, *sampler, *scheduler, *seed, *model, *model_config, *output, *cfg_scale,
@@ -77,25 +75,6 @@ typedef struct job {
     uint64_t units_done;
 } job;
 
-static attune_code parse_seed(job *j, const char *name, const char *given, uint64_t *seed) {
-    char *end;
-    const char *text = given ? given : "-1";
-    errno = 0;
-    if (strcmp(text, "-1") == 0) { /* 32 bits, as the web UI draws them */
-        uint32_t drawn;
-        if (getrandom(&drawn, sizeof drawn, 0) != sizeof drawn)
-            return attune_fail(&j->app->error, ATTUNE_UNAVAILABLE, "sample_host", name,
-                               "no random numbers to be had");
-        *seed = drawn;
-        return ATTUNE_OK;
-    }
-    *seed = strtoull(text, &end, 10);
-    if (text[0] < '0' || text[0] > '9' || *end || errno || *seed > INT64_MAX - MAX_IMAGES)
-        return app_usage(j->app, "%s %s is no seed; write a whole number from 0 to %lld, or -1", name, text,
-                         (long long)INT64_MAX - MAX_IMAGES);
-    return ATTUNE_OK;
-}
-
 static attune_code parse_noise(job *j) {
     struct app *app = j->app;
     const char *source = options.randn_source ? options.randn_source : "CPU";
@@ -107,8 +86,8 @@ static attune_code parse_noise(job *j) {
     if (options.subseed_strength &&
         (end == options.subseed_strength || *end || !(j->subseed_strength >= 0 && j->subseed_strength <= 1)))
         return app_usage(app, "--subseed-strength %s is no number from 0 to 1", options.subseed_strength);
-    attune_code code = parse_seed(j, "--seed", options.seed, &j->seed);
-    return code ? code : parse_seed(j, "--subseed", options.subseed, &j->subseed);
+    attune_code code = request_seed(app, "--seed", options.seed, &j->seed);
+    return code ? code : request_seed(app, "--subseed", options.subseed, &j->subseed);
 }
 
 static attune_code check(job *j, int argc, const char **argv) {
@@ -119,23 +98,21 @@ static attune_code check(job *j, int argc, const char **argv) {
                     : app_usage(app, "a prompt is missing: sample_host txt2img \"red apple\"");
     j->prompt = argv[0];
     j->negative_prompt = options.negative_prompt ? options.negative_prompt : "";
-    if (options.steps < 1 || options.steps > 1000)
-        return app_usage(app, "--steps %d is outside 1 to 1000", options.steps);
     if (options.clip_skip < 1)
         return app_usage(app, "--clip-skip %d is less than 1", options.clip_skip);
-    if (options.width > 1 << 16 || options.height > 1 << 16)
-        return app_usage(app, "a size of %d×%d is outside 8 to 65536", options.width, options.height);
     if (options.batch_size < 1 || options.batch_count < 1 ||
-        options.batch_size > MAX_IMAGES / options.batch_count)
+        options.batch_size > REQUEST_MOST_IMAGES / options.batch_count)
         return app_usage(app,
                          "--batch-size %d and --batch-count %d must be at least 1 and make at most %d images",
-                         options.batch_size, options.batch_count, MAX_IMAGES);
+                         options.batch_size, options.batch_count, REQUEST_MOST_IMAGES);
     char *end = NULL;
     j->cfg_scale = options.cfg_scale ? strtof(options.cfg_scale, &end) : 7.0f;
     if (options.cfg_scale &&
         (end == options.cfg_scale || *end || !isfinite(j->cfg_scale) || j->cfg_scale < 0))
         return app_usage(app, "--cfg-scale %s is no number of at least 0", options.cfg_scale);
-    attune_code code = parse_noise(j);
+    attune_code code = request_extent(app, options.steps, options.width, options.height);
+    if (code == ATTUNE_OK)
+        code = parse_noise(j);
     if (code == ATTUNE_OK)
         code = pictures_check(options.output, &app->error);
     if (code == ATTUNE_INVALID_ARGUMENT)
@@ -145,14 +122,9 @@ static attune_code check(job *j, int argc, const char **argv) {
 
 static attune_code load_model(job *j) {
     struct app *app = j->app;
-    char unknown[1400];
     double start = progress_now();
     j->model_path = options.model ? options.model : app->model_dir;
-    app_say(app, "Loading %s", j->model_path);
-    const attune_model_options model_options = {.struct_size = sizeof model_options,
-                                                .config = options.model_config};
-    attune_code code = attune_model_open_with(app->host, j->model_path, &model_options, &app->wish,
-                                              interrupt_control(), &j->model, &app->error);
+    attune_code code = request_model(app, j->model_path, options.model_config, j->prompt, &j->model);
     if (code != ATTUNE_OK)
         return code;
     j->load_seconds = progress_now() - start;
@@ -165,8 +137,6 @@ static attune_code load_model(job *j) {
     if (code != ATTUNE_OK)
         return code;
     model_hash_start(&j->hash, j->model_path, j->model_info.weights_file);
-    if (words_unknown(j->model_path, j->prompt, unknown, sizeof unknown))
-        app_warn(app, "%s", unknown);
     /* who asks for the backend that promises bits wants them as far as the sampler can keep them */
     if (!app->determinism_given && strcmp(app->backend, "sdp-no-mem") == 0)
         app->wish.determinism = j->sampler_info.determinism;

@@ -91,8 +91,8 @@ typedef struct attune_wish {
     int32_t determinism;   /* the lowest class that will do (ATTUNE_DETERMINISM_…) */
     const char *attention; /* backend name or alias; NULL = automatic */
     uint32_t required;     /* 1: that backend or an error, never a fallback */
-    uint32_t reserved;
-    const char *vendor; /* hard filters; NULL or 0 = any */
+    uint32_t threads;      /* of a session, at most the host's; 0 = the host's */
+    const char *vendor;    /* hard filters; NULL or 0 = any */
     const char *device;
     uint64_t min_memory;   /* bytes of memory_total that the device must have */
     uint64_t memory_limit; /* bytes; 0 = any */

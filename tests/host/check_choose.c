@@ -314,9 +314,9 @@ START_TEST(test_choose_bad_problem) {
                  "attune_choice");
     assert_fails(attune_choose(host, &wish, NULL, NULL, NULL, &error), error, ATTUNE_INVALID_ARGUMENT,
                  "NULL");
-    wish.reserved = 1;
+    wish.required = 2;
     assert_fails(attune_choose(host, &wish, &problem, NULL, NULL, &error), error, ATTUNE_INVALID_ARGUMENT,
-                 "reserved");
+                 "neither 0 nor 1");
 }
 END_TEST
 

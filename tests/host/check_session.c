@@ -75,6 +75,18 @@ START_TEST(test_session_whole_picture) {
 }
 END_TEST
 
+/* A session may have fewer threads than the host's 2, never more. */
+START_TEST(test_session_threads) {
+    static const uint32_t asked[] = {0, 1, 9}, given[] = {2, 1, 2};
+    for (int i = 0; i < 3; ++i) {
+        attune_session_close(session);
+        wish.threads = asked[i];
+        open_session();
+        ck_assert_uint_eq(record(0).problem.workers, given[i]);
+    }
+}
+END_TEST
+
 /* Equal problems share a binding; records come with the most arithmetic first and count calls. */
 START_TEST(test_session_records) {
     uint8_t pixels[48];
@@ -308,6 +320,7 @@ TCase *session_cases(void) {
     tcase_add_checked_fixture(cases, open_model, close_model);
     tcase_add_test(cases, test_session_whole_picture);
     tcase_add_test(cases, test_session_records);
+    tcase_add_test(cases, test_session_threads);
     tcase_add_test(cases, test_session_fallback_per_problem);
     tcase_add_test(cases, test_session_choice_per_request);
     tcase_add_test(cases, test_session_determinism);

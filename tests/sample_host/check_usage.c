@@ -10,6 +10,8 @@ START_TEST(wrong_usage_is_one_line_and_status_2) {
     fails("txt2img apple --stepz 3", 2, "unknown option --stepz; did you mean --steps?");
     fails("txt2imgs apple", 2, "did you mean txt2img?");
     fails("bench nothing", 2, "sample_host bench attention");
+    fails("study", 2, "sample_host study determinism");
+    fails("study everything", 2, "study what? \"everything\"");
     fails("txt2img", 2, "a prompt is missing");
     fails("txt2img red apple", 2, "put the prompt in quotes");
     fails("txt2img apple --steps", 2, "--steps needs a value");
@@ -50,6 +52,18 @@ START_TEST(wrong_usage_is_one_line_and_status_2) {
     fails("attention --q x.npy", 2, "--k is missing");
     fails("attention --q x --k x --v x -o y --scale big", 2, "--scale big");
     fails("bench attention --shape 1,2,3", 2, "B,H,Nq,Nk,D");
+    fails("study determinism a b", 2, "put the prompt in quotes");
+    fails("study determinism --images 0", 2, "--images 0 is outside 1 to 10000");
+    fails("study determinism --runs 0", 2, "--runs 0 is outside 1 to 10000");
+    fails("study determinism --threads 1,0", 2, "--threads 1,0 is no list");
+    fails("study determinism --threads 1,2000", 2, "from 1 to 1024");
+    fails("study determinism --threads 1:2", 2, "--threads 1:2 is no list");
+    fails("study determinism --batch-sizes 2,", 2, "--batch-sizes 2, is no list");
+    fails("study determinism --batch-sizes 1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17", 2, "at most 16");
+    fails("study determinism --steps 0", 2, "outside 1 to 1000");
+    fails("study determinism --seed x", 2, "--seed x is no seed");
+    fails("study determinism --runs 1 --threads 2 --batch-sizes 1", 2, "nothing to compare");
+    fails("study determinism --backends sdp --attention sdp", 2, "name backends in one place");
 }
 END_TEST
 
@@ -57,7 +71,9 @@ START_TEST(unknown_names_are_named) {
     fails("txt2img apple --attention spd", 2, "did you mean sdp?");
     fails("txt2img apple --attention-required nothing", 2, "no attention backend is called");
     fails("-q txt2img", 2, "unknown command");
+    fails("study determinism --backends sdp,spd", 2, "did you mean sdp?");
     fails("txt2img apple -q --sampler \"Euler b\"", 2, "DPM++ 2M");
+    fails("study determinism -q --sampler \"Euler b\"", 2, "DPM++ 2M");
     fails("txt2img apple -q --scheduler Carras", 2, "Karras");
     fails("txt2img apple --device gpu", 2, "no device name");
 }

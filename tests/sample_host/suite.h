@@ -10,5 +10,6 @@ TCase *bad_input_cases(void);
 TCase *attention_cases(void);
 TCase *txt2img_cases(void);
 TCase *units_cases(void);
+TCase *study_cases(void);
 
 #endif
