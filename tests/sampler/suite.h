@@ -16,7 +16,8 @@
     X(ops)                                                                                                   \
     X(checkpoint)                                                                                            \
     X(models)                                                                                                \
-    X(session)
+    X(session)                                                                                               \
+    X(finite)
 
 #define SAMPLER_DECLARE(family) TCase *family##_cases(void);
 SAMPLER_FAMILIES(SAMPLER_DECLARE)
