@@ -1,5 +1,8 @@
 /* checkpoint.c: what kind of file it is, and the names of its tensors. */
 #include "plugin/sampler/checkpoint.h"
+#include "plugin/sampler/files.h"
+
+#include <unistd.h>
 
 static const char unet_prefix[] = "model.diffusion_model.", vae_prefix[] = "first_stage_model.";
 
@@ -30,11 +33,13 @@ static attune_code refuse(const char *path, const char *what, const char *hint, 
  * in run code when they are read: only the format that cannot is read. */
 static attune_code check_magic(const char *path, attune_error *error) {
     unsigned char head[4] = {0};
-    FILE *file = fopen(path, "rbe");
-    if (!file)
-        return ATTUNE_OK; /* opening it again says why */
-    size_t got = fread(head, 1, sizeof head, file);
-    (void)fclose(file);
+    int file;
+    uint64_t bytes;
+    attune_code code = file_open(path, &file, &bytes, error);
+    if (code != ATTUNE_OK)
+        return code;
+    ssize_t got = pread(file, head, sizeof head, 0);
+    (void)close(file);
     int zip = got == 4 && memcmp(head, "PK\3\4", 4) == 0;
     int pickle = got == 4 && head[0] == 0x80 && head[1] >= 2 && head[1] <= 5 && (head[2] | head[3]) != 0;
     if (zip || pickle)

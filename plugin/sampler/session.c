@@ -85,21 +85,18 @@ typedef attune_code (*latent_walk)(session *s, const float *latents, float scale
 static attune_code run_walk(session *s, latent_walk walk, const float *latents, float scale,
                             attune_error *error) {
     pass *p = &s->pass;
-    arena before = p->memory;
     int32_t finite = 1;
     attune_code code = walk(s, latents, scale, &finite, error);
     if (code != ATTUNE_OK || finite)
         return code;
-    p->memory = before;
     p->watching = 1;
     code = walk(s, latents, scale, &finite, error);
     p->watching = 0;
     if (code != ATTUNE_OK)
         return code;
     code = attune_fail(error, ATTUNE_OUT_OF_RANGE, SAMPLER_DOMAIN, p->part,
-                       "%s gave values that are not finite numbers, and again the same did not show where",
-                       p->part);
-    attune_hint(error, "the machine's memory or processor may be faulty: try again");
+                       "%s gave values that are not finite numbers, but not when it was run again", p->part);
+    attune_hint(error, "try again; where it happens often the machine's memory or processor is faulty");
     return code;
 }
 

@@ -6,12 +6,12 @@ FUZZ_TARGETS := config elf manifest npy safetensors tokens vocabulary
 TARGET  ?= $(FUZZ_TARGETS)
 
 # What each target is built from, besides its own file.
-FUZZ_config      := plugin/sampler/config.c
+FUZZ_config      := plugin/sampler/config.c plugin/sampler/files.c
 FUZZ_elf         := host_api/elf_check.c host_api/structs.c
 FUZZ_manifest    := host_api/manifest.c host_api/json_fields.c host_api/structs.c
 FUZZ_npy         := sample_host/npy.c sample_host/output.c
-FUZZ_safetensors := plugin/sampler/safetensors.c
-FUZZ_tokens      := plugin/sampler/tokens.c plugin/sampler/tokens_open.c
+FUZZ_safetensors := plugin/sampler/safetensors.c plugin/sampler/files.c
+FUZZ_tokens      := plugin/sampler/tokens.c plugin/sampler/tokens_open.c plugin/sampler/files.c
 FUZZ_vocabulary  := $(FUZZ_tokens)
 FUZZ_HEADERS     := $(wildcard tests/fuzz/*.h host_api/*.h host_api/attune/*.h plugin/sampler/*.h sample_host/*.h)
 FUZZ_LIBS  = $(shell pkg-config --libs jansson libutf8proc) -lm

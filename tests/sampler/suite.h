@@ -13,6 +13,7 @@
     X(latent)                                                                                                \
     X(config)                                                                                                \
     X(safetensors)                                                                                           \
+    X(files)                                                                                                 \
     X(ops)                                                                                                   \
     X(checkpoint)                                                                                            \
     X(models)                                                                                                \
