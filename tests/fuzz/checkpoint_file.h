@@ -36,12 +36,12 @@ enum { FUZZ_EXTENT = 1 << 16, FUZZ_TENSORS = 4096 };
 static const uint64_t fuzz_tensor_bytes = UINT64_C(1) << 30;
 
 /* One line's entry in the header; its data begin at `at`, and where they end is returned. */
-static inline uint64_t fuzz_put_tensor(FILE *header, char *line, uint64_t at) {
+static inline uint64_t fuzz_put_tensor(FILE *header, int first, char *line, uint64_t at) {
     char *rest = NULL, *name = strtok_r(line, " ", &rest), *word;
     uint64_t bytes = 2;
     for (char *c = name; c && *c; ++c)
         *c = *c < 0x20 || *c > 0x7e || *c == '"' || *c == '\\' ? '_' : *c;
-    (void)fprintf(header, "%s\"%s\":{\"dtype\":\"F16\",\"shape\":[", at ? "," : "", name ? name : "");
+    (void)fprintf(header, "%s\"%s\":{\"dtype\":\"F16\",\"shape\":[", first ? "" : ",", name ? name : "");
     for (int i = 0; (word = strtok_r(NULL, " ", &rest)) != NULL; ++i) {
         uint64_t extent = strtoull(word, NULL, 10) % FUZZ_EXTENT;
         extent = bytes * extent > fuzz_tensor_bytes ? 1 : extent;
@@ -62,7 +62,7 @@ static inline const char *fuzz_checkpoint_file(const char *listing, size_t lengt
     FUZZ_CHECK(copy && header);
     (void)fprintf(header, "        {");
     for (int i = 0; i < FUZZ_TENSORS && (line = strtok_r(i ? NULL : copy, "\n", &rest)) != NULL; ++i)
-        at = fuzz_put_tensor(header, line, at);
+        at = fuzz_put_tensor(header, i == 0, line, at);
     (void)fprintf(header, "}");
     FUZZ_CHECK(fclose(header) == 0);
     for (int i = 0; i < 8; ++i)

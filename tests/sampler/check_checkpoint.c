@@ -484,7 +484,7 @@ static const struct {
     {{UNET "out.2.bias", "first_stage_model.x", NULL},
      NULL,
      ATTUNE_INVALID_ARGUMENT,
-     "the text encoder (cond_stage_model.transformer.*) is missing"},
+     "without the text encoder (cond_stage_model.transformer.*)"},
     {{"something", NULL}, NULL, ATTUNE_UNIMPLEMENTED, "no checkpoint of Stable Diffusion"},
     {{UNET "x", "first_stage_model.x", "cond_stage_model.transformer.x", NULL},
      NULL,
