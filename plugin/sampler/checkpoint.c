@@ -111,10 +111,10 @@ static attune_code check_kind(const safetensors *file, attune_error *error) {
     if (!text && !unet && !vae)
         return refuse(file->path, "no checkpoint of Stable Diffusion", use_1x, error);
     attune_code code = attune_fail(error, ATTUNE_INVALID_ARGUMENT, SAMPLER_DOMAIN, file->path,
-                                   "%s: part of a checkpoint, without%s%s%s", file->path,
-                                   unet ? "" : " the UNet (model.diffusion_model.*)",
-                                   vae ? "" : " the VAE (first_stage_model.*)",
-                                   text ? "" : " the text encoder (cond_stage_model.transformer.*)");
+                                   "%s: part of a checkpoint%s%s%s", file->path,
+                                   unet ? "" : ", without the UNet (model.diffusion_model.*)",
+                                   vae ? "" : ", without the VAE (first_stage_model.*)",
+                                   text ? "" : ", without the text encoder (cond_stage_model.transformer.*)");
     attune_hint(error, "%s", use_whole);
     return code;
 }
