@@ -37,11 +37,15 @@ static uint64_t flops(const attune_session *session, uint32_t i) {
 }
 
 static void answer_bound(const attune_session *session, uint32_t i, attune_bound *out) {
-    const attune_attention_answer *answer = &session->bound[i]->binding->chosen.answer;
-    *out = (attune_bound){.struct_size = sizeof *out,
-                          .determinism = answer->determinism,
-                          .workspace = answer->workspace,
-                          .binding = i + 1};
+    const attune_binding *binding = session->bound[i]->binding;
+    const attune_attention_answer *answer = &binding->chosen.answer;
+    attune_bound made = {.struct_size = out->struct_size,
+                         .determinism = answer->determinism,
+                         .workspace = answer->workspace,
+                         .binding = i + 1};
+    attune_text_copy(made.backend, sizeof made.backend, binding->choice.backend);
+    attune_text_copy(made.plugin, sizeof made.plugin, binding->choice.plugin);
+    memcpy(out, &made, out->struct_size < sizeof made ? out->struct_size : sizeof made);
 }
 
 static attune_code grow(attune_session *session) {

@@ -89,7 +89,10 @@ typedef struct attune_bound {
     int32_t determinism; /* the class that the bound backend keeps for the problem */
     uint64_t workspace;  /* bytes that attend needs */
     uint64_t binding;    /* the host's name for it, passed to attend */
+    char backend[32];    /* who serves it, for messages */
+    char plugin[64];
 } attune_bound;
+ATTUNE_STATIC_ASSERT(sizeof(attune_bound) == 120, "attune_bound is part of the ABI");
 
 /* The host's side of attention, given to session_begin; valid until session_close. */
 typedef struct attune_binder {

@@ -57,6 +57,45 @@ static attune_code list_problem(pass *p, const attune_attention_problem *problem
     return ATTUNE_OK;
 }
 
+/* Of which rows of heads · head_dim floats a view is made: those are finite, or *finite = 0. */
+static attune_code look_at(pass *p, const attention_call *call, const attention_view *view, int32_t *finite,
+                           attune_error *error) {
+    int64_t rows = view->tokens * (view->batch ? call->batch : 1);
+    return p->ops->finite(p->dev, &p->run, view->data, rows, call->heads * call->head_dim, view->row, finite,
+                          error);
+}
+
+static attune_code fail_backend(const pass *p, const attention_call *call, const attune_bound *bound,
+                                attune_error *error) {
+    const char *query = p->ops->layer(call->query)->name[0], *dot = strrchr(query, '.');
+    char name[DEVICE_NAME];
+    (void)snprintf(name, sizeof name, "%.*s", (int)(dot ? (size_t)(dot - query) : strlen(query)), query);
+    attune_code code = attune_fail(error, ATTUNE_OUT_OF_RANGE, SAMPLER_DOMAIN, name,
+                                   "%s: attention '%s' by %s (%s) gives values that are not finite numbers, "
+                                   "of queries, keys and values that are",
+                                   p->part, name, bound->backend, bound->plugin);
+    attune_hint(error, "ask for another backend with --attention");
+    return code;
+}
+
+/* A backend is another's code, and may fail once and not again: what it gives is looked at each time, which
+ * takes a thousandth of its own time. Where not all of it is finite though all that it got is, the fault is
+ * its own; else the fault lies before it and is found at the walk's end. */
+static attune_code check_result(pass *p, const attention_call *call, const attune_bound *bound,
+                                attune_error *error) {
+    const attention_view *inputs[] = {&call->q, &call->k, &call->v};
+    int32_t finite;
+    PASS_TRY(look_at(p, call, &call->out, &finite, error));
+    if (finite)
+        return ATTUNE_OK;
+    for (int i = 0; i < 3; ++i) {
+        PASS_TRY(look_at(p, call, inputs[i], &finite, error));
+        if (!finite)
+            return ATTUNE_OK;
+    }
+    return fail_backend(p, call, bound, error);
+}
+
 attune_code attention_run(pass *p, const attention_call *call, attune_error *error) {
     attune_attention_problem problem;
     attune_code code = pass_check(p, error);
@@ -75,8 +114,9 @@ attune_code attention_run(pass *p, const attention_call *call, attune_error *err
     attune_attention_args args = {.struct_size = sizeof args, .q = &q, .k = &k, .v = &v, .out = &out};
     args.workspace = p->workspace;
     args.workspace_bytes = p->workspace_bytes;
-    return p->binder->attend(p->binder->context, entry->bound.binding, &args, p->run.stream, p->control,
-                             error);
+    PASS_TRY(
+        p->binder->attend(p->binder->context, entry->bound.binding, &args, p->run.stream, p->control, error));
+    return check_result(p, call, &entry->bound, error);
 }
 
 attune_code attention_bind(pass *p, const attune_binder *binder, uint64_t budget, uint64_t *workspace,

@@ -25,9 +25,12 @@ typedef struct attention_call {
     attention_view k;
     attention_view v;
     attention_view out;
+    const device_weights *query; /* the layer that made q: errors call the attention by it */
 } attention_call;
 
-/* [session] softmax(q kᵀ / √head_dim) v. Errors: the backend's; INTERNAL (more problems than fit). */
+/* [session] softmax(q kᵀ / √head_dim) v. Errors: the backend's; OUT_OF_RANGE (a result that is not finite, of
+ * queries, keys and values that are: layer, backend and its plugin are named); INTERNAL (more problems than
+ * fit). */
 attune_code attention_run(pass *p, const attention_call *call, attune_error *error);
 
 /* [session] Bind every listed problem with at most `budget` bytes of workspace each; *workspace is the

@@ -1,5 +1,8 @@
 /* checkpoint.c: what kind of file it is, and the names of its tensors. */
 #include "plugin/sampler/checkpoint.h"
+#include "plugin/sampler/files.h"
+
+#include <unistd.h>
 
 static const char unet_prefix[] = "model.diffusion_model.", vae_prefix[] = "first_stage_model.";
 
@@ -30,11 +33,13 @@ static attune_code refuse(const char *path, const char *what, const char *hint, 
  * in run code when they are read: only the format that cannot is read. */
 static attune_code check_magic(const char *path, attune_error *error) {
     unsigned char head[4] = {0};
-    FILE *file = fopen(path, "rbe");
-    if (!file)
-        return ATTUNE_OK; /* opening it again says why */
-    size_t got = fread(head, 1, sizeof head, file);
-    (void)fclose(file);
+    int file;
+    uint64_t bytes;
+    attune_code code = file_open(path, &file, &bytes, error);
+    if (code != ATTUNE_OK)
+        return code;
+    ssize_t got = pread(file, head, sizeof head, 0);
+    (void)close(file);
     int zip = got == 4 && memcmp(head, "PK\3\4", 4) == 0;
     int pickle = got == 4 && head[0] == 0x80 && head[1] >= 2 && head[1] <= 5 && (head[2] | head[3]) != 0;
     if (zip || pickle)
@@ -106,10 +111,10 @@ static attune_code check_kind(const safetensors *file, attune_error *error) {
     if (!text && !unet && !vae)
         return refuse(file->path, "no checkpoint of Stable Diffusion", use_1x, error);
     attune_code code = attune_fail(error, ATTUNE_INVALID_ARGUMENT, SAMPLER_DOMAIN, file->path,
-                                   "%s: part of a checkpoint:%s%s%s missing", file->path,
-                                   unet ? "" : " the UNet (model.diffusion_model.*) is",
-                                   vae ? "" : " the VAE (first_stage_model.*) is",
-                                   text ? "" : " the text encoder (cond_stage_model.transformer.*) is");
+                                   "%s: part of a checkpoint%s%s%s", file->path,
+                                   unet ? "" : ", without the UNet (model.diffusion_model.*)",
+                                   vae ? "" : ", without the VAE (first_stage_model.*)",
+                                   text ? "" : ", without the text encoder (cond_stage_model.transformer.*)");
     attune_hint(error, "%s", use_whole);
     return code;
 }

@@ -3,10 +3,9 @@
  * that a model is checked in the same way wherever it comes from.
  */
 #include "plugin/sampler/checkpoint.h"
+#include "plugin/sampler/files.h"
 
-#include <errno.h>
 #include <jansson.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 static const char *const parts[] = {"scheduler", "text_encoder", "unet", "vae"};
@@ -217,28 +216,6 @@ static int beside(const char *path, char out[512]) {
     return written > 0 && written < 512 && strcmp(out, path) != 0 && access(out, F_OK) == 0;
 }
 
-static attune_code load(const char *path, json_t **out, attune_error *error) {
-    json_error_t where;
-    struct stat info;
-    FILE *file = fopen(path, "re");
-    if (!file || fstat(fileno(file), &info) != 0 || S_ISDIR(info.st_mode)) {
-        int number = file ? EISDIR : errno;
-        if (file)
-            (void)fclose(file);
-        return attune_fail(error, number == ENOENT || number == ENOTDIR ? ATTUNE_NOT_FOUND : ATTUNE_UNKNOWN,
-                           SAMPLER_DOMAIN, path, "cannot read the model's configuration %s: %s", path,
-                           strerror(number));
-    }
-    *out = json_loadf(file, JSON_REJECT_DUPLICATES, &where);
-    (void)fclose(file);
-    if (!*out)
-        return attune_fail(error, ATTUNE_DATA_LOSS, SAMPLER_DOMAIN, path, "%s, line %d, column %d: %s", path,
-                           where.line, where.column, where.text);
-    if (json_is_object(*out))
-        return ATTUNE_OK;
-    return attune_fail(error, ATTUNE_DATA_LOSS, SAMPLER_DOMAIN, path, "%s is not a JSON object", path);
-}
-
 /* One entry of the user's file over the shapes'. In a NAME.json that nobody named the web UI may keep its
  * notes on the model ("description", "vae": "a file's name"): only objects are meant for us there. */
 static attune_code merge(json_t *config, const char *path, int named, const char *key, json_t *value,
@@ -265,7 +242,7 @@ static attune_code merge(json_t *config, const char *path, int named, const char
 static attune_code merge_file(json_t *config, const char *path, int named, attune_error *error) {
     json_t *root = NULL, *value;
     const char *key;
-    attune_code code = load(path, &root, error);
+    attune_code code = file_json(path, &root, error);
     if (code == ATTUNE_OK)
         json_object_foreach(root, key, value) {
             code = merge(config, path, named, key, value, error);

@@ -1,7 +1,7 @@
 /* config.c: reading and checking a model's configuration, in the keys of diffusers. */
 #include "plugin/sampler/config.h"
+#include "plugin/sampler/files.h"
 
-#include <errno.h>
 #include <jansson.h>
 
 /* One open file. */
@@ -15,7 +15,6 @@ typedef struct source {
 enum { NO_DEFAULT = -1 };
 
 static attune_code open_source(const char *folder, const char *name, source *out, attune_error *error) {
-    json_error_t where;
     out->name = name;
     out->error = error;
     out->root = NULL;
@@ -23,27 +22,13 @@ static attune_code open_source(const char *folder, const char *name, source *out
     if (length < 0 || (size_t)length >= sizeof out->path)
         return attune_fail(error, ATTUNE_INVALID_ARGUMENT, SAMPLER_DOMAIN, name,
                            "the model's path is too long: %s", folder);
-    FILE *file = fopen(out->path, "re");
-    if (!file) {
-        int number = errno;
-        attune_code code =
-            attune_fail(error, number == ENOENT || number == ENOTDIR ? ATTUNE_NOT_FOUND : ATTUNE_UNKNOWN,
-                        SAMPLER_DOMAIN, name, "cannot open %s: %s", out->path, strerror(number));
+    attune_code code = file_json(out->path, &out->root, error);
+    if (code == ATTUNE_NOT_FOUND)
         attune_hint(
             error,
             "a model is a .safetensors checkpoint or a diffusers folder: model_index.json, unet/, vae/, "
             "text_encoder/, scheduler/");
-        return code;
-    }
-    out->root = json_loadf(file, JSON_REJECT_DUPLICATES, &where);
-    (void)fclose(file);
-    if (out->root && json_is_object(out->root))
-        return ATTUNE_OK;
-    if (out->root)
-        return attune_fail(error, ATTUNE_DATA_LOSS, SAMPLER_DOMAIN, name, "%s is not a JSON object",
-                           out->path);
-    return attune_fail(error, ATTUNE_DATA_LOSS, SAMPLER_DOMAIN, name, "%s, line %d, column %d: %s", out->path,
-                       where.line, where.column, where.text);
+    return code;
 }
 
 static void close_source(source *from) {

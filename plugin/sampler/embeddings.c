@@ -15,6 +15,7 @@ static void load_layer(weights_loader *loader, text_layer *layer, const text_con
 }
 
 void text_encoder_load(weights_loader *loader, text_encoder *encoder, const text_config *config) {
+    static const char table[] = "embeddings.token_embedding.weight";
     uint64_t layers = (uint64_t)config->num_hidden_layers;
     memset(encoder, 0, sizeof *encoder);
     encoder->config = *config;
@@ -23,8 +24,8 @@ void text_encoder_load(weights_loader *loader, text_encoder *encoder, const text
         loader->code = services_no_memory("text encoder", layers * sizeof *encoder->layers, loader->error);
         return;
     }
-    encoder->tokens =
-        weights_table(loader, "embeddings.token_embedding.weight", config->vocab_size, config->hidden_size);
+    encoder->tokens = weights_table(loader, table, config->vocab_size, config->hidden_size);
+    weights_layer_name(loader, table, encoder->table);
     encoder->positions = weights_matrix(loader, "embeddings.position_embedding.weight",
                                         config->max_position_embeddings, config->hidden_size);
     for (int64_t i = 0; i < config->num_hidden_layers; ++i)
@@ -40,7 +41,8 @@ void text_encoder_close(const services *host, text_encoder *encoder) {
 static attune_code norm_rows(pass *p, const text_encoder *encoder, const float *x, int64_t rows,
                              const weights_norm *norm, float *out, attune_error *error) {
     device_layer_norm args = {
-        x, rows, encoder->config.hidden_size, encoder->config.layer_norm_eps, norm->scale, norm->shift, out};
+        x,   rows,      encoder->config.hidden_size, encoder->config.layer_norm_eps, norm->scale, norm->shift,
+        out, norm->name};
     return pass_layer_norm(p, &args, error);
 }
 
@@ -59,7 +61,7 @@ static attune_code attend(pass *p, const text_encoder *encoder, const text_layer
                    out = {normed, tokens, c, tokens * c};
     k.data += c;
     v.data += 2 * c;
-    attention_call call = {texts, heads, c / heads, 1, q, k, v, out};
+    attention_call call = {texts, heads, c / heads, 1, q, k, v, out, layer->qkv};
     PASS_TRY(attention_run(p, &call, error));
     pass_give(p, &qkv);
     device_linear join = {.x = normed, .rows = rows, .out = x, .residual = x};
@@ -92,6 +94,8 @@ attune_code text_encoder_forward(pass *p, const text_encoder *encoder, const tex
     device_embed embed = {input->ids,         rows, tokens, encoder->config.hidden_size, encoder->tokens,
                           encoder->positions, *out};
     PASS_TRY(p->ops->embed(p->dev, &p->run, &embed, error));
+    PASS_TRY(pass_watch(p, encoder->table, *out, rows, encoder->config.hidden_size,
+                        encoder->config.hidden_size, error));
     for (int64_t i = 0; i <= encoder->config.num_hidden_layers - input->skip; ++i) {
         PASS_TRY(attend(p, encoder, &encoder->layers[i], *out, texts, tokens, error));
         PASS_TRY(feed_forward(p, encoder, &encoder->layers[i], *out, rows, error));

@@ -21,8 +21,9 @@ typedef struct text_layer {
 typedef struct text_encoder {
     text_config config;
     device_stored tokens; /* (vocab_size, hidden_size) as stored: only the rows that a prompt uses are read */
-    float *positions;     /* (max_position_embeddings, hidden_size) */
-    text_layer *layers;   /* owned */
+    char table[DEVICE_NAME]; /* what errors call it */
+    float *positions;        /* (max_position_embeddings, hidden_size) */
+    text_layer *layers;      /* owned */
     weights_norm final_norm;
 } text_encoder;
 

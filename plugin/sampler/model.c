@@ -37,11 +37,14 @@ static attune_code open_weights(model *m, const char *folder, const char *const 
 /* The tokenizer in the model's folder (NULL: one file, without), or the vocabulary that the host brings. */
 static attune_code open_tokenizer(model *m, const char *folder, const attune_model_options *options,
                                   attune_error *error) {
+    static const char *const parts[] = {"vocab.json", "merges.txt"};
     char path[600] = "";
     const char *vocabulary = options ? options->vocabulary : NULL;
-    if (folder)
-        (void)snprintf(path, sizeof path, "%s/tokenizer/vocab.json", folder);
-    int own = folder && access(path, F_OK) == 0;
+    int own = 0; /* a folder with one of the two is meant to have both */
+    for (int i = 0; folder && i < 2; ++i) {
+        (void)snprintf(path, sizeof path, "%s/tokenizer/%s", folder, parts[i]);
+        own |= access(path, F_OK) == 0;
+    }
     if (folder)
         (void)snprintf(path, sizeof path, "%s/tokenizer", folder);
     if (!folder && !vocabulary)

@@ -40,12 +40,12 @@ typedef struct device_stored {
     attune_dtype dtype;
 } device_stored;
 
-enum { DEVICE_MAX_PARTS = 3 };
+enum { DEVICE_MAX_PARTS = 3, DEVICE_NAME = 112 };
 
 /* A layer's weights: `parts` matrices (out, in) of one input stacked along out (query, key and value in one
  * product), or one 3×3 convolution (out, in, 3, 3). The stored values must outlive the device_weights. */
 typedef struct device_layer {
-    char name[112]; /* for errors: the tensor's name without ".weight" */
+    char name[DEVICE_MAX_PARTS][DEVICE_NAME]; /* of each part, for errors: its tensor's without ".weight" */
     int32_t kernel; /* 1: linear or 1×1 convolution; 3: 3×3 convolution with padding 1 */
     int32_t stride; /* of the 3×3 convolution: 1 or 2 */
     int64_t in;
@@ -97,6 +97,7 @@ typedef struct device_group_norm {
     const float *shift;           /* (channels) */
     device_activation activation; /* IDENTITY or SILU */
     float *out;                   /* may be x */
+    const char *name;             /* for errors */
 } device_group_norm;
 
 typedef struct device_layer_norm {
@@ -106,7 +107,8 @@ typedef struct device_layer_norm {
     float eps;
     const float *scale;
     const float *shift;
-    float *out; /* may be x */
+    float *out;       /* may be x */
+    const char *name; /* for errors */
 } device_layer_norm;
 
 typedef struct device_upsample {
@@ -169,6 +171,8 @@ typedef struct device_ops {
     /* A layer; nothing is packed yet. */
     attune_code (*weights)(device *dev, const device_layer *layer, device_weights **out, attune_error *error);
     void (*weights_free)(device *dev, device_weights *weights);
+    /* What the layer was made from. */
+    const device_layer *(*layer)(const device_weights *weights);
 
     /* Start a planning pass: serial is given, needs are 0. */
     void (*plan)(device *dev, device_pass *pass);
@@ -193,6 +197,10 @@ typedef struct device_ops {
     /* out = activation(x), count elements; out may be x. Not GEGLU. */
     attune_code (*activate)(device *dev, device_pass *pass, device_activation activation, const float *x,
                             uint64_t count, float *out, attune_error *error);
+    /* *out: 1 where all values of `rows` rows of `channels` floats, `stride` floats apart, are finite
+     * numbers, else 0. Not while planning. */
+    attune_code (*finite)(device *dev, device_pass *pass, const float *x, int64_t rows, int64_t channels,
+                          int64_t stride, int32_t *out, attune_error *error);
 } device_ops;
 
 /* The vendor that this plugin was linked with: its operations, and the plugin's identity. Static data. */

@@ -114,23 +114,58 @@ attune_code pass_check(const pass *p, attune_error *error) {
     return ATTUNE_OK;
 }
 
+attune_code pass_watch(pass *p, const char *layer, const float *made, int64_t rows, int64_t channels,
+                       int64_t stride, attune_error *error) {
+    int32_t finite;
+    if (!p->watching || p->run.planning)
+        return ATTUNE_OK;
+    PASS_TRY(p->ops->finite(p->dev, &p->run, made, rows, channels, stride, &finite, error));
+    if (finite)
+        return ATTUNE_OK;
+    attune_code code = attune_fail(error, ATTUNE_OUT_OF_RANGE, SAMPLER_DOMAIN, layer,
+                                   "%s: layer '%s' gives values that are not finite numbers", p->part, layer);
+    attune_hint(error,
+                "float32 overflows there: try a smaller CFG scale or weights of the prompt nearer to 1, "
+                "or another model");
+    return code;
+}
+
+/* Each part of what a layer made; `share` of a layer's channels are one of its result. */
+static attune_code watch_layer(pass *p, const device_weights *weights, const float *made, int64_t rows,
+                               int64_t share, attune_error *error) {
+    const device_layer *layer = p->ops->layer(weights);
+    int64_t stride = 0;
+    for (int32_t i = 0; i < layer->parts; ++i)
+        stride += layer->out[i] / share;
+    for (int32_t i = 0; i < layer->parts; made += layer->out[i] / share, ++i)
+        PASS_TRY(pass_watch(p, layer->name[i], made, rows, layer->out[i] / share, stride, error));
+    return ATTUNE_OK;
+}
+
 attune_code pass_linear(pass *p, device_weights *weights, const device_linear *args, attune_error *error) {
-    attune_code code = pass_check(p, error);
-    return code == ATTUNE_OK ? p->ops->linear(p->dev, &p->run, weights, args, error) : code;
+    PASS_TRY(pass_check(p, error));
+    PASS_TRY(p->ops->linear(p->dev, &p->run, weights, args, error));
+    return watch_layer(p, weights, args->out, args->rows, args->activation == DEVICE_GEGLU ? 2 : 1, error);
 }
 
 attune_code pass_convolution(pass *p, device_weights *weights, const device_convolution *args,
                              attune_error *error) {
-    attune_code code = pass_check(p, error);
-    return code == ATTUNE_OK ? p->ops->convolution(p->dev, &p->run, weights, args, error) : code;
+    int64_t stride = p->ops->layer(weights)->stride;
+    int64_t height = (args->height + stride - 1) / stride, width = (args->width + stride - 1) / stride;
+    PASS_TRY(pass_check(p, error));
+    PASS_TRY(p->ops->convolution(p->dev, &p->run, weights, args, error));
+    return watch_layer(p, weights, args->out, args->batch * height * width, 1, error);
 }
 
 attune_code pass_group_norm(pass *p, const device_group_norm *args, attune_error *error) {
-    attune_code code = pass_check(p, error);
-    return code == ATTUNE_OK ? p->ops->group_norm(p->dev, &p->run, args, error) : code;
+    PASS_TRY(pass_check(p, error));
+    PASS_TRY(p->ops->group_norm(p->dev, &p->run, args, error));
+    return pass_watch(p, args->name, args->out, args->batch * args->pixels, args->channels, args->channels,
+                      error);
 }
 
 attune_code pass_layer_norm(pass *p, const device_layer_norm *args, attune_error *error) {
-    attune_code code = pass_check(p, error);
-    return code == ATTUNE_OK ? p->ops->layer_norm(p->dev, &p->run, args, error) : code;
+    PASS_TRY(pass_check(p, error));
+    PASS_TRY(p->ops->layer_norm(p->dev, &p->run, args, error));
+    return pass_watch(p, args->name, args->out, args->rows, args->channels, args->channels, error);
 }

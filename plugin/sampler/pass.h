@@ -46,6 +46,8 @@ typedef struct pass {
     attune_device_id device_id;
     void *workspace;
     uint64_t workspace_bytes;
+    char part[48];    /* which network is walked through, for errors */
+    int32_t watching; /* 1: each layer's result is looked at, and one that is not finite is an error */
 } pass;
 
 /* Leave the function with the code of a call that failed. A walk gives nothing back on its
@@ -74,7 +76,12 @@ void pass_give(pass *p, float **memory);
 /* CANCELLED or DEADLINE_EXCEEDED where the caller asks for it. */
 attune_code pass_check(const pass *p, attune_error *error);
 
-/* The operations of ops.h, each after a look at the control. */
+/* While watching, OUT_OF_RANGE where what `layer` made is not finite: `rows` rows of `channels` floats,
+ * `stride` floats apart. */
+attune_code pass_watch(pass *p, const char *layer, const float *made, int64_t rows, int64_t channels,
+                       int64_t stride, attune_error *error);
+
+/* The operations of ops.h, each after a look at the control, and watched. */
 attune_code pass_linear(pass *p, device_weights *weights, const device_linear *args, attune_error *error);
 attune_code pass_convolution(pass *p, device_weights *weights, const device_convolution *args,
                              attune_error *error);

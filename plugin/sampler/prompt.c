@@ -102,6 +102,9 @@ static attune_code put_piece(chunk_list *list, const char *text, double weight, 
     if (!ids)
         return services_no_memory("prompt", count * sizeof *ids, error);
     code = tokenizer_encode(list->tokens, text, ids, count, &count, error);
+    if (code == ATTUNE_OK && !isfinite((float)weight))
+        code = attune_fail(error, ATTUNE_INVALID_ARGUMENT, SAMPLER_DOMAIN, "prompt",
+                           "the prompt gives words the weight %g, which is too large", weight);
     for (size_t i = 0; i < count && code == ATTUNE_OK; ++i)
         code = put_token(list, ids[i], (float)weight, error);
     services_free(list->host, ids);
@@ -187,14 +190,17 @@ static attune_code emphasise_chunk(const float *weights, int64_t hidden, float *
         rows[i] *= weights[i / hidden];
         after += rows[i];
     }
-    double ratio = before / after;
-    if (!isfinite(ratio))
-        return attune_fail(error, ATTUNE_OUT_OF_RANGE, SAMPLER_DOMAIN, "prompt",
-                           "the prompt's weights leave embeddings of mean %g; use smaller ones",
-                           after / (double)(TOKENIZER_CHUNK * hidden));
-    for (int64_t i = 0; i < TOKENIZER_CHUNK * hidden; ++i)
-        rows[i] = rows[i] * (float)ratio + 0.0f;
-    return ATTUNE_OK;
+    float ratio = (float)(before / after);
+    int finite = 1;
+    for (int64_t i = 0; i < TOKENIZER_CHUNK * hidden; ++i) {
+        rows[i] = rows[i] * ratio + 0.0f;
+        finite &= isfinite(rows[i]) != 0;
+    }
+    if (finite)
+        return ATTUNE_OK;
+    return attune_fail(error, ATTUNE_OUT_OF_RANGE, SAMPLER_DOMAIN, "prompt",
+                       "the prompt's weights leave embeddings of mean %g; use smaller ones",
+                       after / (double)(TOKENIZER_CHUNK * hidden));
 }
 
 attune_code prompt_emphasise(const prompt_tokens *prompt, int64_t hidden, float *embeddings,

@@ -27,7 +27,8 @@ static inline int64_t prompt_tokens_all(const prompt_tokens *prompt) {
 }
 
 /* [any] `negative` NULL = no second text. The caller closes `out`, after an error too. Errors: those of
- * prompt_parse and tokenizer_encode, RESOURCE_EXHAUSTED. */
+ * prompt_parse and tokenizer_encode, INVALID_ARGUMENT (a weight too large for a float), RESOURCE_EXHAUSTED.
+ */
 attune_code prompt_read(const services *host, const tokenizer *tokens, const char *prompt,
                         const char *negative, prompt_tokens *out, attune_error *error);
 void prompt_close(const services *host, prompt_tokens *prompt);
@@ -35,7 +36,7 @@ void prompt_close(const services *host, prompt_tokens *prompt);
 /*
  * [any] `embeddings`, (texts, chunks · 77, hidden) on the host, times their tokens' weights, each chunk then
  * scaled so that its mean is what it was. Sums are in double, in order. Chunks without weights keep their
- * bits. Error: OUT_OF_RANGE where the weights leave a mean of 0.
+ * bits. Error: OUT_OF_RANGE where the weights leave a mean of 0 or overflow.
  */
 attune_code prompt_emphasise(const prompt_tokens *prompt, int64_t hidden, float *embeddings,
                              attune_error *error);

@@ -40,7 +40,8 @@ attune_code image_norm(pass *p, const feature_map *x, const weights_norm *norm, 
                               .scale = norm->scale,
                               .shift = norm->shift,
                               .activation = silu ? DEVICE_SILU : DEVICE_IDENTITY,
-                              .out = out};
+                              .out = out,
+                              .name = norm->name};
     return pass_group_norm(p, &args, error);
 }
 

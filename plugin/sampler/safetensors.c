@@ -1,12 +1,11 @@
 /* safetensors.c: reading and checking a .safetensors file. */
 #include "plugin/sampler/safetensors.h"
+#include "plugin/sampler/files.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <jansson.h>
 #include <stdlib.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 enum { LENGTH_BYTES = 8, MAX_HEADER = 16 << 20, MAX_TENSORS = 65536, MAX_NAME = 512 };
@@ -25,28 +24,17 @@ __attribute__((format(printf, 3, 4))) static attune_code damaged(const safetenso
 }
 
 static attune_code map_file(safetensors *file, attune_error *error) {
-    struct stat info;
-    int fd = open(file->path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
-    if (fd < 0 || fstat(fd, &info) != 0) {
-        int number = errno;
-        if (fd >= 0)
-            close(fd);
-        attune_code code = number == ENOENT   ? ATTUNE_NOT_FOUND
-                           : number == EACCES ? ATTUNE_PERMISSION_DENIED
-                                              : ATTUNE_UNKNOWN;
-        code = attune_fail(error, code, SAMPLER_DOMAIN, file->path, "cannot open %s: %s", file->path,
-                           strerror(number));
-        if (error)
-            error->native_code = number;
+    int descriptor;
+    attune_code code = file_open(file->path, &descriptor, &file->bytes, error);
+    if (code != ATTUNE_OK)
         return code;
+    if (file->bytes < LENGTH_BYTES) {
+        (void)close(descriptor);
+        return damaged(file, error, "%llu bytes are too few for a safetensors file",
+                       (unsigned long long)file->bytes);
     }
-    if (!S_ISREG(info.st_mode) || info.st_size < LENGTH_BYTES) {
-        close(fd);
-        return damaged(file, error, "%lld bytes are too few for a safetensors file", (long long)info.st_size);
-    }
-    file->bytes = (uint64_t)info.st_size;
-    file->map = mmap(NULL, file->bytes, PROT_READ, MAP_PRIVATE, fd, 0);
-    close(fd);
+    file->map = mmap(NULL, file->bytes, PROT_READ, MAP_PRIVATE, descriptor, 0);
+    (void)close(descriptor);
     if (file->map == MAP_FAILED) {
         file->map = NULL;
         return attune_fail(error, ATTUNE_RESOURCE_EXHAUSTED, SAMPLER_DOMAIN, file->path, "cannot map %s: %s",
@@ -159,13 +147,23 @@ static int by_place(const void *a, const void *b) {
     return p != q ? (p > q) - (p < q) : (x->bytes > y->bytes) - (x->bytes < y->bytes);
 }
 
-static attune_code check_overlap(safetensors *file, attune_error *error) {
+/* The format has every byte behind the header belong to exactly one tensor. */
+static attune_code check_places(safetensors *file, uint64_t data_start, attune_error *error) {
+    const char *end = (const char *)file->map + data_start;
     qsort(file->tensors, file->count, sizeof *file->tensors, by_place);
-    for (uint64_t i = 1; i < file->count; ++i) {
-        const safetensors_tensor *before = &file->tensors[i - 1], *here = &file->tensors[i];
-        if ((const char *)before->data + before->bytes > (const char *)here->data)
-            return damaged(file, error, "tensors '%s' and '%s' overlap", before->name, here->name);
+    for (uint64_t i = 0; i < file->count; ++i) {
+        const safetensors_tensor *here = &file->tensors[i];
+        const char *data = here->data;
+        if (data < end)
+            return damaged(file, error, "tensors '%s' and '%s' overlap", here[-1].name, here->name);
+        if (data > end)
+            return damaged(file, error, "%llu bytes before tensor '%s' belong to no tensor",
+                           (unsigned long long)(data - end), here->name);
+        end += here->bytes;
     }
+    uint64_t rest = file->bytes - (uint64_t)(end - (const char *)file->map);
+    if (rest > 0)
+        return damaged(file, error, "%llu bytes at the end belong to no tensor", (unsigned long long)rest);
     qsort(file->tensors, file->count, sizeof *file->tensors, by_name);
     return ATTUNE_OK;
 }
@@ -210,7 +208,7 @@ static attune_code read_header(safetensors *file, const json_t *header, uint64_t
             return code;
         file->count++;
     }
-    return check_overlap(file, error);
+    return check_places(file, data_start, error);
 }
 
 static attune_code parse(safetensors *file, attune_error *error) {

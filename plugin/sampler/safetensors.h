@@ -37,8 +37,9 @@ typedef struct safetensors {
 
 /*
  * [any] Map and check. `host` must outlive it; the caller closes it (a cleared one may be closed). Blocks.
- * Errors: NOT_FOUND, PERMISSION_DENIED, DATA_LOSS (truncated: with both sizes; ranges outside, overlapping,
- * or not the shape's size; twice the same name; header that is no JSON), RESOURCE_EXHAUSTED.
+ * Errors: file_open's, DATA_LOSS (truncated: with both sizes; ranges outside, overlapping, or not the shape's
+ * size; bytes of no tensor; twice the same name; header that is no JSON), RESOURCE_EXHAUSTED. Data may lie
+ * at any byte: who reads it copies.
  */
 attune_code safetensors_open(const services *host, const char *path, safetensors *out, attune_error *error);
 void safetensors_close(safetensors *file);

@@ -51,34 +51,72 @@ static attune_code emphasise(session *s, float *embeddings, attune_error *error)
 
 /* tokens → embeddings → keys and values of every cross attention, which stay in the arena until the session
  * ends. */
-attune_code session_read_text(session *s, attune_error *error) {
+static attune_code walk_text(session *s, attune_error *error) {
     const model *m = s->m;
     float *embeddings;
     text_input input = {s->prompt.ids, s->prompt.texts * s->prompt.chunks, TOKENIZER_CHUNK, s->clip_skip};
+    (void)snprintf(s->pass.part, sizeof s->pass.part, "the text encoder");
     PASS_TRY(text_encoder_forward(&s->pass, &m->text, &input, &embeddings, error));
     if (s->prompt.weights && !s->pass.run.planning)
         PASS_TRY(emphasise(s, embeddings, error));
+    (void)snprintf(s->pass.part, sizeof s->pass.part, "the UNet, reading the prompt");
     PASS_TRY(unet_read_text(&s->pass, &m->unet, embeddings, &s->context, error));
     pass_give(&s->pass, &embeddings);
     return ATTUNE_OK;
 }
 
-/* Not-a-number spreads over a whole image; say where it came from rather than draw it. */
-static attune_code check_finite(const float *values, int64_t count, const char *where, double sigma,
-                                attune_error *error) {
-    float bad = 0.0f;
-    for (int64_t i = 0; i < count; ++i)
-        bad += values[i] * 0.0f;
-    if (bad == 0.0f)
-        return ATTUNE_OK;
-    attune_code code = attune_fail(error, ATTUNE_OUT_OF_RANGE, SAMPLER_DOMAIN, where,
-                                   "%s gave values that are not finite numbers (sigma %g)", where, sigma);
-    attune_hint(error, "the weights overflow: try a smaller CFG scale, or another model");
+/* Always watched: it is a walk for a whole image, and a small one. */
+attune_code session_read_text(session *s, attune_error *error) {
+    s->pass.watching = 1;
+    attune_code code = walk_text(s, error);
+    s->pass.watching = 0;
     return code;
 }
 
+/* One walk from latents, which `scale` belongs to. *finite = 0 where what it made is not all finite. */
+typedef attune_code (*latent_walk)(session *s, const float *latents, float scale, int32_t *finite,
+                                   attune_error *error);
+
+/*
+ * Not-a-number spreads over a whole image: say where it came from rather than draw it. Only the end of a walk
+ * is looked at, which costs next to nothing; where that is not finite the walk is taken again, with the same
+ * input in the same memory, and watched. An infinity that never reaches the end does no harm.
+ */
+static attune_code run_walk(session *s, latent_walk walk, const float *latents, float scale,
+                            attune_error *error) {
+    pass *p = &s->pass;
+    int32_t finite = 1;
+    attune_code code = walk(s, latents, scale, &finite, error);
+    if (code != ATTUNE_OK || finite)
+        return code;
+    p->watching = 1;
+    code = walk(s, latents, scale, &finite, error);
+    p->watching = 0;
+    if (code != ATTUNE_OK)
+        return code;
+    code = attune_fail(error, ATTUNE_OUT_OF_RANGE, SAMPLER_DOMAIN, p->part,
+                       "%s gave values that are not finite numbers, but not when it was run again", p->part);
+    attune_hint(error, "try again; where it happens often the machine's memory or processor is faulty");
+    return code;
+}
+
+/* While watching: the walk's own input, on the host. */
+static attune_code watch_latents(const session *s, int64_t count, attune_error *error) {
+    for (int64_t i = 0; s->pass.watching && i < count; ++i) {
+        if (isfinite(s->staged[i]))
+            continue;
+        attune_code code = attune_fail(error, ATTUNE_OUT_OF_RANGE, SAMPLER_DOMAIN, "latent",
+                                       "%s is given latents that are not finite numbers (CFG scale %g)",
+                                       s->pass.part, (double)s->cfg_scale);
+        attune_hint(error, "the steps before overflow: try a smaller CFG scale, or another sampler");
+        return code;
+    }
+    return ATTUNE_OK;
+}
+
 /* The noise that the UNet sees in x · c_in, for every text, in s->staged. */
-static attune_code predict_noise(session *s, const float *x, float c_in, attune_error *error) {
+static attune_code predict_noise(session *s, const float *x, float c_in, int32_t *finite,
+                                 attune_error *error) {
     const model *m = s->m;
     pass *p = &s->pass;
     int64_t channels = m->config.unet.in_channels, pixels = s->height * s->width,
@@ -90,14 +128,17 @@ static attune_code predict_noise(session *s, const float *x, float c_in, attune_
         for (int64_t i = 0; i < batch; ++i)
             pixels_interleave(x + i % s->images * pixels * channels, channels, pixels, c_in,
                               s->staged + i * pixels * channels);
+        PASS_TRY(watch_latents(s, batch * pixels * channels, error));
         PASS_TRY(m->ops->upload(m->dev, p->run.stream, latents, s->staged,
                                 (uint64_t)(batch * pixels * channels), error));
     }
     input.latents = latents;
     PASS_TRY(unet_forward(p, &m->unet, &input, &noise, error));
-    if (!p->run.planning)
+    if (!p->run.planning) {
+        PASS_TRY(m->ops->finite(m->dev, &p->run, noise, batch * pixels, channels, channels, finite, error));
         PASS_TRY(m->ops->download(m->dev, p->run.stream, s->staged, noise,
                                   (uint64_t)(batch * pixels * channels), error));
+    }
     pass_give(p, &noise);
     pass_give(p, &latents);
     return ATTUNE_OK;
@@ -112,10 +153,10 @@ attune_code session_predict(session *s, const float *x, double sigma, float *den
     if (!s->pass.run.planning)
         for (int64_t i = 0; i < s->prompt.texts * s->images; ++i)
             s->timesteps[i] = (float)sigma_to_t(&s->m->sigmas, sigma);
-    PASS_TRY(predict_noise(s, x, c_in, error));
+    (void)snprintf(s->pass.part, sizeof s->pass.part, "the UNet at sigma %g", sigma);
+    PASS_TRY(run_walk(s, predict_noise, x, c_in, error));
     if (s->pass.run.planning)
         return ATTUNE_OK;
-    PASS_TRY(check_finite(s->staged, s->prompt.texts * s->images * one, "the UNet", sigma, error));
     for (int64_t i = 0; i < s->images; ++i) {
         const float *cond = s->staged + i * one, *uncond = cond + s->images * one;
         pixels_separate(cond, channels, pixels, x + i * one, -noise_level, denoised + i * one);
@@ -127,31 +168,40 @@ attune_code session_predict(session *s, const float *x, double sigma, float *den
     return ATTUNE_OK;
 }
 
-/* One latent → VAE → pixels. */
-attune_code session_decode(session *s, const float *latent, uint8_t *out, attune_error *error) {
+/* The image that the VAE makes of latent / factor, in s->decoded. */
+static attune_code decode_latent(session *s, const float *latent, float factor, int32_t *finite,
+                                 attune_error *error) {
     const model *m = s->m;
     pass *p = &s->pass;
     int64_t channels = m->config.vae.latent_channels, pixels = s->height * s->width,
-            scale = vae_scale(&m->config.vae);
-    int64_t values = pixels * scale * scale * 3;
+            scale = vae_scale(&m->config.vae), rows = pixels * scale * scale;
     float *latents, *image;
     PASS_TRY(pass_take(p, pixels * channels, &latents, error));
     if (!p->run.planning) {
-        float factor = (float)m->config.vae.scaling_factor;
         pixels_interleave(latent, channels, pixels, 1.0f, s->staged);
         for (int64_t i = 0; i < pixels * channels; ++i)
             s->staged[i] /= factor;
+        PASS_TRY(watch_latents(s, pixels * channels, error));
         PASS_TRY(
             m->ops->upload(m->dev, p->run.stream, latents, s->staged, (uint64_t)(pixels * channels), error));
     }
     PASS_TRY(vae_decode(p, &m->vae, latents, s->height, s->width, &image, error));
     if (!p->run.planning) {
-        PASS_TRY(m->ops->download(m->dev, p->run.stream, s->decoded, image, (uint64_t)values, error));
-        PASS_TRY(check_finite(s->decoded, values, "the VAE", 0.0, error));
-        pixels_from_floats(s->decoded, (uint64_t)values, out);
+        PASS_TRY(m->ops->finite(m->dev, &p->run, image, rows, 3, 3, finite, error));
+        PASS_TRY(m->ops->download(m->dev, p->run.stream, s->decoded, image, (uint64_t)(rows * 3), error));
     }
     pass_give(p, &image);
     pass_give(p, &latents);
+    return ATTUNE_OK;
+}
+
+/* One latent → VAE → pixels. */
+attune_code session_decode(session *s, const float *latent, uint8_t *out, attune_error *error) {
+    int64_t scale = vae_scale(&s->m->config.vae), values = s->height * s->width * scale * scale * 3;
+    (void)snprintf(s->pass.part, sizeof s->pass.part, "the VAE");
+    PASS_TRY(run_walk(s, decode_latent, latent, (float)s->m->config.vae.scaling_factor, error));
+    if (!s->pass.run.planning)
+        pixels_from_floats(s->decoded, (uint64_t)values, out);
     return ATTUNE_OK;
 }
 

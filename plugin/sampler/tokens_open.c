@@ -6,13 +6,12 @@
  * where.
  */
 #include "plugin/sampler/domain.h"
+#include "plugin/sampler/files.h"
 #include "plugin/sampler/tokens_table.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <jansson.h>
 #include <limits.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 enum { FILE_BYTES_MAX = 16 << 20, SYMBOL_BYTES_MAX = 1024 };
@@ -24,18 +23,14 @@ typedef struct file_text {
     size_t length;
 } file_text;
 
-/* A regular file of at most FILE_BYTES_MAX into memory; ATTUNE_NOT_FOUND without a message where `file` is
- * not there. */
-static attune_code read_open_file(const attune_memory_service *memory, int descriptor, file_text *file,
-                                  attune_error *error) {
-    struct stat about;
-    if (fstat(descriptor, &about) != 0 || !S_ISREG(about.st_mode))
-        return attune_fail(error, ATTUNE_INVALID_ARGUMENT, SAMPLER_DOMAIN, file->path, "not a regular file");
-    if (about.st_size > FILE_BYTES_MAX)
+/* A file of at most FILE_BYTES_MAX into memory. */
+static attune_code read_open_file(const attune_memory_service *memory, int descriptor, uint64_t bytes,
+                                  file_text *file, attune_error *error) {
+    if (bytes > FILE_BYTES_MAX)
         return attune_fail(error, ATTUNE_OUT_OF_RANGE, SAMPLER_DOMAIN, file->path,
-                           "%lld bytes, more than the %d that a tokenizer file may have",
-                           (long long)about.st_size, FILE_BYTES_MAX);
-    size_t size = (size_t)about.st_size;
+                           "%s has %llu bytes; at most %d are read", file->path, (unsigned long long)bytes,
+                           FILE_BYTES_MAX);
+    size_t size = (size_t)bytes;
     file->text = memory->alloc(memory->context, size + 1, "tokenizer");
     if (!file->text)
         return attune_fail(error, ATTUNE_RESOURCE_EXHAUSTED, SAMPLER_DOMAIN, file->path,
@@ -66,19 +61,15 @@ static attune_code read_file(const attune_memory_service *memory, const char *fo
     if (wanted < 0 || (size_t)wanted >= sizeof file->path)
         return attune_fail(error, ATTUNE_INVALID_ARGUMENT, SAMPLER_DOMAIN, name,
                            "the folder's path is too long");
-    int descriptor = open(file->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    if (descriptor < 0) {
-        int reason = errno;
-        attune_code code = reason == ENOENT ? ATTUNE_NOT_FOUND : ATTUNE_PERMISSION_DENIED;
-        (void)attune_fail(error, code, SAMPLER_DOMAIN, file->path, "the tokenizer's %s cannot be opened: %s",
-                          name, strerrordesc_np(reason));
+    int descriptor;
+    uint64_t bytes;
+    attune_code code = file_open(file->path, &descriptor, &bytes, error);
+    if (code == ATTUNE_NOT_FOUND)
         attune_hint(error, "a CLIP tokenizer is a folder with vocab.json and merges.txt");
-        if (error)
-            error->native_code = reason;
+    if (code != ATTUNE_OK)
         return code;
-    }
-    attune_code code = read_open_file(memory, descriptor, file, error);
-    close(descriptor);
+    code = read_open_file(memory, descriptor, bytes, file, error);
+    (void)close(descriptor);
     return code;
 }
 
@@ -86,13 +77,14 @@ static attune_code parse_object(const file_text *file, json_t **out, attune_erro
     json_error_t reason;
     *out = json_loadb(file->text, file->length, JSON_REJECT_DUPLICATES, &reason);
     if (!*out)
-        return attune_fail(error, ATTUNE_DATA_LOSS, SAMPLER_DOMAIN, file->path, "line %d, column %d: %s",
-                           reason.line, reason.column, reason.text);
+        return attune_fail(error, ATTUNE_DATA_LOSS, SAMPLER_DOMAIN, file->path, "%s, line %d, column %d: %s",
+                           file->path, reason.line, reason.column, reason.text);
     if (json_is_object(*out))
         return ATTUNE_OK;
     json_decref(*out);
     *out = NULL;
-    return attune_fail(error, ATTUNE_DATA_LOSS, SAMPLER_DOMAIN, file->path, "the JSON is not an object");
+    return attune_fail(error, ATTUNE_DATA_LOSS, SAMPLER_DOMAIN, file->path, "%s is not a JSON object",
+                       file->path);
 }
 
 /* The id of a symbol, or −1. */

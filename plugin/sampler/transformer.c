@@ -53,8 +53,10 @@ attune_code transformer_read_text(pass *p, const transformer *t, const float *te
 
 static attune_code norm_rows(pass *p, const transformer *t, const feature_map *x, const weights_norm *norm,
                              float *out, attune_error *error) {
-    device_layer_norm args = {
-        x->data, x->batch * x->height * x->width, t->channels, LAYER_NORM_EPS, norm->scale, norm->shift, out};
+    device_layer_norm args = {x->data,     x->batch * x->height * x->width,
+                              t->channels, LAYER_NORM_EPS,
+                              norm->scale, norm->shift,
+                              out,         norm->name};
     return pass_layer_norm(p, &args, error);
 }
 
@@ -81,7 +83,8 @@ static attune_code attend_self(pass *p, const transformer *t, const transformer_
                            view_of(qkv, tokens, 3 * c),
                            view_of(qkv + c, tokens, 3 * c),
                            view_of(qkv + 2 * c, tokens, 3 * c),
-                           view_of(attended, tokens, c)};
+                           view_of(attended, tokens, c),
+                           block->qkv};
     PASS_TRY(attention_run(p, &call, error));
     pass_give(p, &qkv);
     device_linear join = {.x = attended, .rows = rows, .out = x->data, .residual = x->data};
@@ -92,12 +95,13 @@ static attune_code attend_self(pass *p, const transformer *t, const transformer_
 
 /* The attention of all images to their texts: in one call for one image per text, else one call per text,
  * whose keys and values all its images share. */
-static attune_code attend_texts(pass *p, const transformer *t, const feature_map *x, const float *q,
-                                float *kv, float *out, const text_context *context, attune_error *error) {
+static attune_code attend_texts(pass *p, const transformer *t, const transformer_block *block,
+                                const feature_map *x, const float *q, float *out, const text_context *context,
+                                attune_error *error) {
     int64_t tokens = x->height * x->width, c = t->channels, images = x->batch / context->texts;
     int64_t calls = images == 1 ? 1 : context->texts, text = context->tokens * 2 * c,
             step = images * tokens * c;
-    float *queries = (float *)(uintptr_t)q; /* tensors are not const */
+    float *queries = (float *)(uintptr_t)q, *kv = context->kv[block->context]; /* tensors are not const */
     for (int64_t i = 0; i < calls; ++i) {
         attention_view k = {kv + i * text, context->tokens, 2 * c, images == 1 ? text : 0};
         attention_view v = k;
@@ -109,7 +113,8 @@ static attune_code attend_texts(pass *p, const transformer *t, const feature_map
                                view_of(queries + i * step, tokens, c),
                                k,
                                v,
-                               view_of(out + i * step, tokens, c)};
+                               view_of(out + i * step, tokens, c),
+                               block->q};
         PASS_TRY(attention_run(p, &call, error));
     }
     return ATTUNE_OK;
@@ -125,7 +130,7 @@ static attune_code attend_text(pass *p, const transformer *t, const transformer_
     PASS_TRY(pass_take(p, rows * c, &q, error));
     device_linear project = {.x = normed, .rows = rows, .out = q};
     PASS_TRY(pass_linear(p, block->q, &project, error));
-    PASS_TRY(attend_texts(p, t, x, q, context->kv[block->context], normed, context, error));
+    PASS_TRY(attend_texts(p, t, block, x, q, normed, context, error));
     pass_give(p, &q);
     device_linear join = {.x = normed, .rows = rows, .out = x->data, .residual = x->data};
     PASS_TRY(pass_linear(p, block->out2, &join, error));

@@ -83,7 +83,7 @@ static attune_code attend(pass *p, const vae_decoder *decoder, feature_map *x, a
                    out = {normed, tokens, c, tokens * c};
     k.data += c;
     v.data += 2 * c;
-    attention_call call = {1, 1, c, 0, q, k, v, out};
+    attention_call call = {1, 1, c, 0, q, k, v, out, decoder->qkv};
     PASS_TRY(attention_run(p, &call, error));
     pass_give(p, &qkv);
     device_linear join = {.x = normed, .rows = tokens, .out = x->data, .residual = x->data};

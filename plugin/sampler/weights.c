@@ -68,15 +68,6 @@ attune_code weights_end(weights_loader *loader) {
     return code;
 }
 
-/* What the file calls `name`, for looking it up and for messages. */
-static const char *stored_name(const weights_loader *loader, const char *name,
-                               char room[WEIGHTS_TENSOR_NAME]) {
-    if (!loader->rename)
-        return name;
-    loader->rename(loader->rename_context, name, room);
-    return room;
-}
-
 static const safetensors_tensor *find(const weights_loader *loader, const char *name) {
     char prefixed[WEIGHTS_TENSOR_NAME];
     const safetensors_tensor *tensor = safetensors_find(loader->file, name);
@@ -84,6 +75,17 @@ static const safetensors_tensor *find(const weights_loader *loader, const char *
         return tensor;
     (void)snprintf(prefixed, sizeof prefixed, "%s%s", loader->prefix, name);
     return safetensors_find(loader->file, prefixed);
+}
+
+/* What the file calls `name`, for looking it up and for messages. */
+static const char *stored_name(const weights_loader *loader, const char *name,
+                               char room[WEIGHTS_TENSOR_NAME]) {
+    if (loader->rename) {
+        loader->rename(loader->rename_context, name, room);
+        name = room;
+    }
+    const safetensors_tensor *tensor = find(loader, name);
+    return tensor ? tensor->name : name;
 }
 
 int weights_has(const weights_loader *loader, const char *name) {
@@ -143,15 +145,10 @@ static device_stored take(weights_loader *loader, const char *diffusers_name, co
     return (device_stored){tensor->data, tensor->dtype};
 }
 
-/* A layer is called in errors what the file calls it. */
-static void name_layer(const weights_loader *loader, device_layer *layer, const char *base) {
-    static const char ending[] = ".weight";
-    char name[WEIGHTS_NAME + 16], room[WEIGHTS_TENSOR_NAME];
-    (void)snprintf(name, sizeof name, "%s%s", base, ending);
-    const char *stored = stored_name(loader, name, room);
-    size_t length = strlen(stored);
-    (void)snprintf(layer->name, sizeof layer->name, "%.*s",
-                   (int)(length < strlen(ending) ? length : length - strlen(ending)), stored);
+void weights_layer_name(const weights_loader *loader, const char *name, char out[DEVICE_NAME]) {
+    char room[WEIGHTS_TENSOR_NAME];
+    const char *stored = stored_name(loader, name, room), *dot = strrchr(stored, '.');
+    (void)snprintf(out, DEVICE_NAME, "%.*s", (int)(dot ? dot - stored : 0), stored);
 }
 
 static device_weights *make_layer(weights_loader *loader, const device_layer *layer) {
@@ -175,6 +172,7 @@ static void take_part(weights_loader *loader, device_layer *layer, const char *b
     int32_t part = layer->parts++;
     layer->out[part] = out;
     (void)snprintf(name, sizeof name, "%s.weight", base);
+    weights_layer_name(loader, name, layer->name[part]);
     layer->weight[part] = take(loader, name, shape, layer->kernel == 3 ? 4 : 2);
     (void)snprintf(name, sizeof name, "%s.bias", base);
     if (bias)
@@ -187,8 +185,6 @@ device_weights *weights_stacked(weights_loader *loader, const char *block, const
     for (int32_t i = 0; i < parts; ++i) {
         char base[WEIGHTS_NAME];
         (void)snprintf(base, sizeof base, "%s%s", block, names[i]);
-        if (i == 0)
-            name_layer(loader, &layer, base);
         take_part(loader, &layer, base, bias, out);
     }
     return make_layer(loader, &layer);
@@ -204,7 +200,6 @@ device_weights *weights_convolution(weights_loader *loader, const char *block, c
     device_layer layer = {.kernel = 3, .stride = stride, .in = in};
     char base[WEIGHTS_NAME];
     (void)snprintf(base, sizeof base, "%s%s", block, name);
-    name_layer(loader, &layer, base);
     take_part(loader, &layer, base, 1, out);
     return make_layer(loader, &layer);
 }
@@ -232,6 +227,7 @@ weights_norm weights_normalisation(weights_loader *loader, const char *block, co
     char tensor[2 * WEIGHTS_NAME];
     weights_norm norm;
     (void)snprintf(tensor, sizeof tensor, "%s%s.weight", block, name);
+    weights_layer_name(loader, tensor, norm.name);
     norm.scale = weights_matrix(loader, tensor, channels, 1);
     (void)snprintf(tensor, sizeof tensor, "%s%s.bias", block, name);
     norm.shift = weights_matrix(loader, tensor, channels, 1);

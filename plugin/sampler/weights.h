@@ -46,6 +46,7 @@ typedef struct weights_loader {
 typedef struct weights_norm {
     float *scale;
     float *shift;
+    char name[DEVICE_NAME]; /* for errors: as device_layer's */
 } weights_norm;
 
 /* Room for the name of a block or layer. */
@@ -76,6 +77,8 @@ weights_norm weights_normalisation(weights_loader *loader, const char *block, co
 float *weights_matrix(weights_loader *loader, const char *name, int64_t rows, int64_t columns);
 /* A (rows, columns) matrix as stored. */
 device_stored weights_table(weights_loader *loader, const char *name, int64_t rows, int64_t columns);
+/* What errors call the layer of the tensor `name`, which ends with ".weight": what the file does. */
+void weights_layer_name(const weights_loader *loader, const char *name, char out[DEVICE_NAME]);
 /* Whether the file has `name` (with or without the prefix). */
 int weights_has(const weights_loader *loader, const char *name);
 

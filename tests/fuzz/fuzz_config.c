@@ -1,9 +1,6 @@
 /* fuzz_config.c: the five configuration files of a model, in config_read's order, 0x1e between them. An empty
  * or missing part stands for the valid file below, so that each file can be reached on its own. */
-#include "plugin/sampler/config.h"
-#include "tests/fuzz/fuzz.h"
-
-#include <math.h>
+#include "tests/fuzz/model_config.h"
 
 static const struct {
     const char *folder, *name, *valid;
@@ -19,44 +16,6 @@ static const struct {
     {"vae", "vae/config.json",
      "{\"block_out_channels\":[32,64],\"up_block_types\":[\"UpDecoderBlock2D\",\"UpDecoderBlock2D\"]}"},
 };
-
-static int in_range(int64_t value, int64_t low, int64_t high) {
-    return value >= low && value <= high;
-}
-
-static void check_levels(int32_t levels, const int64_t *channels, int64_t groups) {
-    FUZZ_CHECK(in_range(levels, 1, CONFIG_MAX_LEVELS) && groups >= 1);
-    for (int32_t i = 0; i < levels; ++i)
-        FUZZ_CHECK(in_range(channels[i], 1, 65536) && channels[i] % groups == 0);
-}
-
-/* What the networks count on without looking again. */
-static void check_config(const model_config *config) {
-    const text_config *text = &config->text;
-    const unet_config *unet = &config->unet;
-    const vae_config *vae = &config->vae;
-    FUZZ_CHECK(in_range(text->vocab_size, 2, 1 << 24) && text->hidden_size >= 1);
-    FUZZ_CHECK(text->num_attention_heads >= 1 && text->hidden_size % text->num_attention_heads == 0);
-    FUZZ_CHECK(text->max_position_embeddings >= 77 && text->num_hidden_layers >= 1);
-    FUZZ_CHECK(isfinite(text->layer_norm_eps) && text->layer_norm_eps >= 0);
-    check_levels(unet->levels, unet->block_out_channels, unet->norm_num_groups);
-    for (int32_t i = 0; i < unet->levels; ++i) {
-        FUZZ_CHECK(unet->heads[i] >= 1);
-        if (unet->down_attention[i] || unet->up_attention[unet->levels - 1 - i] || i == unet->levels - 1)
-            FUZZ_CHECK(unet->block_out_channels[i] % unet->heads[i] == 0);
-    }
-    FUZZ_CHECK(in_range(unet->layers_per_block, 1, CONFIG_MAX_LAYERS - 1));
-    FUZZ_CHECK(in_range(unet->transformer_layers, 1, CONFIG_MAX_TRANSFORMERS));
-    FUZZ_CHECK(unet->cross_attention_dim == text->hidden_size && unet->in_channels == unet->out_channels);
-    FUZZ_CHECK(in_range(unet->sample_height, 1, 4096) && in_range(unet->sample_width, 1, 4096));
-    FUZZ_CHECK(isfinite(unet->norm_eps) && unet->norm_eps >= 0 && isfinite(unet->freq_shift));
-    check_levels(vae->levels, vae->block_out_channels, vae->norm_num_groups);
-    FUZZ_CHECK(in_range(vae->layers_per_block, 1, CONFIG_MAX_LAYERS - 1) && vae->out_channels == 3);
-    FUZZ_CHECK(vae->latent_channels == unet->out_channels);
-    FUZZ_CHECK(isfinite(vae->scaling_factor) && vae->scaling_factor > 0);
-    FUZZ_CHECK(in_range(config->sigmas.num_train_timesteps, 2, 65536));
-    FUZZ_CHECK(isfinite(config->sigmas.beta_start) && isfinite(config->sigmas.beta_end));
-}
 
 /* Only what differs from the last input is written again. */
 static void put_files(const char *folder, const uint8_t *data, size_t size) {
@@ -95,6 +54,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     FUZZ_CHECK(code == ATTUNE_OK || code == ATTUNE_DATA_LOSS || code == ATTUNE_INVALID_ARGUMENT ||
                code == ATTUNE_UNIMPLEMENTED);
     if (code == ATTUNE_OK)
-        check_config(&config);
+        fuzz_check_config(&config);
     return 0;
 }

@@ -1,26 +1,11 @@
 /* fuzz_tokens.c: a prompt's bytes → ids, with the small vocabulary of tests/golden. Text is refused exactly
  * where it is not UTF-8; white space separates; chunk77 agrees with encode and says rightly what it cut. */
-#include "plugin/sampler/tokens.h"
-#include "tests/fuzz/fuzz.h"
+#include "tests/fuzz/tiny_tokenizer.h"
 
 typedef struct encoding {
     int32_t *ids;
     size_t count;
 } encoding;
-
-static fuzz_memory memory;
-
-static tokenizer *open_tiny(void) {
-    static tokenizer *tokens;
-    const char *root = getenv("ATTUNE_SOURCE");
-    char folder[512];
-    if (tokens)
-        return tokens;
-    fuzz_memory_init(&memory, 0);
-    (void)snprintf(folder, sizeof folder, "%s/tests/golden/data/tiny/tokenizer", root ? root : ".");
-    FUZZ_CHECK(tokenizer_open(&memory.service, folder, &tokens, NULL) == ATTUNE_OK);
-    return tokens;
-}
 
 /* Bytes of the UTF-8 character at the front by RFC 3629's table, 0 where there is none. */
 static size_t character(const uint8_t *at, size_t size) {
@@ -118,7 +103,8 @@ static void check_chunk(const tokenizer *tokens, const char *text) {
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
-    const tokenizer *tokens = open_tiny();
+    static fuzz_memory memory;
+    const tokenizer *tokens = fuzz_tiny_tokenizer(&memory);
     attune_error error;
     char *text = malloc(size + 1), offset[48];
     FUZZ_CHECK(text);

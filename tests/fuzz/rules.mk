@@ -2,16 +2,20 @@
 
 FUZZ_CC ?= clang
 TIME    ?= 60
-FUZZ_TARGETS := config elf manifest npy safetensors tokens vocabulary
+FUZZ_TARGETS := checkpoint config elf manifest model_config npy prompt safetensors tokens vocabulary
 TARGET  ?= $(FUZZ_TARGETS)
 
 # What each target is built from, besides its own file.
-FUZZ_config      := plugin/sampler/config.c
+FUZZ_checkpoint  := plugin/sampler/checkpoint.c plugin/sampler/checkpoint_config.c plugin/sampler/config.c \
+                    plugin/sampler/files.c plugin/sampler/safetensors.c plugin/sampler/sigma.c plugin/sampler/names.c kernels/reference/math_f64.c
+FUZZ_config      := plugin/sampler/config.c plugin/sampler/files.c
 FUZZ_elf         := host_api/elf_check.c host_api/structs.c
 FUZZ_manifest    := host_api/manifest.c host_api/json_fields.c host_api/structs.c
+FUZZ_model_config := $(FUZZ_checkpoint)
 FUZZ_npy         := sample_host/npy.c sample_host/output.c
-FUZZ_safetensors := plugin/sampler/safetensors.c
-FUZZ_tokens      := plugin/sampler/tokens.c plugin/sampler/tokens_open.c
+FUZZ_safetensors := plugin/sampler/safetensors.c plugin/sampler/files.c
+FUZZ_tokens      := plugin/sampler/tokens.c plugin/sampler/tokens_open.c plugin/sampler/files.c
+FUZZ_prompt      := plugin/sampler/prompt.c plugin/sampler/prompt_parse.c $(FUZZ_tokens)
 FUZZ_vocabulary  := $(FUZZ_tokens)
 FUZZ_HEADERS     := $(wildcard tests/fuzz/*.h host_api/*.h host_api/attune/*.h plugin/sampler/*.h sample_host/*.h)
 FUZZ_LIBS  = $(shell pkg-config --libs jansson libutf8proc) -lm

@@ -125,7 +125,7 @@ static const struct {
     SIZE(attune_model_options, 24),
     SIZE(attune_model_info, 168),
     SIZE(attune_request, 104),
-    SIZE(attune_bound, 24),
+    SIZE(attune_bound, 120),
     SIZE(attune_binder, 32),
     SIZE(attune_session_plan, 344),
     SIZE(attune_progress, 24),

@@ -138,13 +138,12 @@ START_TEST(a_file_is_described) {
 }
 END_TEST
 
-/* A key of the header under another name, or gone (NULL). */
+/* A key of the header under another name. */
 static void rename_key(json_t *header, const char *from, const char *to) {
     json_t *value = json_incref(json_object_get(header, from));
     ck_assert_msg(value != NULL, "there is no %s", from);
     json_object_del(header, from);
-    if (to)
-        json_object_set(header, to, value);
+    json_object_set(header, to, value);
     json_decref(value);
 }
 
@@ -202,7 +201,7 @@ START_TEST(missing_tensors_are_named) {
     const char *path = whole("tiny");
     for (size_t i = 0; i < sizeof names / sizeof names[0]; ++i) {
         json_t *header = single_file_header(path), *damaged = json_deep_copy(header);
-        rename_key(damaged, names[i], NULL);
+        rename_key(damaged, names[i], "elsewhere");
         single_file_put(path, damaged);
         refused(&r, path, NULL, ATTUNE_INVALID_ARGUMENT, names[i]);
         single_file_put(path, header);
@@ -344,7 +343,7 @@ START_TEST(configurations_are_checked) {
         refused(&r, path, in_folder("given.json"), configs[i].code, configs[i].words);
     }
     refused(&r, path, in_folder("nowhere.json"), ATTUNE_NOT_FOUND, "nowhere.json");
-    refused(&r, path, run_folder(), ATTUNE_UNKNOWN, "Is a directory");
+    refused(&r, path, run_folder(), ATTUNE_INVALID_ARGUMENT, "is not a regular file");
     refused(&r, rig_model_path("tiny"), in_folder("x.json"), ATTUNE_INVALID_ARGUMENT,
             "is a diffusers folder");
     rig_close(&r);
@@ -481,11 +480,14 @@ static const struct {
      "a VAE alone"},
     {{"text_model.final_layer_norm.bias", NULL}, NULL, ATTUNE_UNIMPLEMENTED, "the text encoder alone"},
     {{"input_blocks.0.0.weight", NULL}, NULL, ATTUNE_UNIMPLEMENTED, "a UNet alone"},
-    {{UNET "out.2.bias", NULL}, NULL, ATTUNE_INVALID_ARGUMENT, "the VAE (first_stage_model.*) is"},
+    {{UNET "out.2.bias", NULL},
+     NULL,
+     ATTUNE_INVALID_ARGUMENT,
+     ", without the VAE (first_stage_model.*), without the text encoder"},
     {{UNET "out.2.bias", "first_stage_model.x", NULL},
      NULL,
      ATTUNE_INVALID_ARGUMENT,
-     "the text encoder (cond_stage_model.transformer.*) is missing"},
+     "without the text encoder (cond_stage_model.transformer.*)"},
     {{"something", NULL}, NULL, ATTUNE_UNIMPLEMENTED, "no checkpoint of Stable Diffusion"},
     {{UNET "x", "first_stage_model.x", "cond_stage_model.transformer.x", NULL},
      NULL,

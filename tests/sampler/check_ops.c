@@ -133,7 +133,7 @@ static void check_linear(const linear_case *c, uint32_t workers) {
     attune_error error = {0};
     int64_t all = c->out * c->parts, outputs = c->activation == DEVICE_GEGLU ? all / 2 : all;
     float *weights[3] = {0}, *bias[3] = {0};
-    device_layer layer = {.name = "test", .kernel = 1, .stride = 1, .in = c->in, .parts = c->parts};
+    device_layer layer = {.name = {"test"}, .kernel = 1, .stride = 1, .in = c->in, .parts = c->parts};
     void *kept[6] = {0};
     bench_open(&b, workers);
     for (int32_t i = 0; i < c->parts; ++i) {
@@ -237,7 +237,8 @@ static void check_convolution(const convolution_case *c, uint32_t workers) {
     float *x = values(3, c->batch * c->height * c->width * c->in), *shift = values(4, c->batch * c->out);
     float *residual = values(5, count), *kept = values(5, count),
           *out = c->residual == 2 ? residual : values(6, count);
-    device_layer layer = {.name = "test", .kernel = 3, .stride = (int32_t)c->stride, .in = c->in, .parts = 1};
+    device_layer layer = {
+        .name = {"test"}, .kernel = 3, .stride = (int32_t)c->stride, .in = c->in, .parts = 1};
     layer.out[0] = c->out;
     layer.weight[0] = (device_stored){weights, ATTUNE_F32};
     layer.bias[0] = (device_stored){bias, ATTUNE_F32};
@@ -299,7 +300,8 @@ static void check_group_norm(int64_t batch, int64_t pixels, int64_t channels, in
     for (int64_t i = 0; i < count; ++i)
         x[i] += offset;
     device_group_norm args = {
-        x, batch, pixels, channels, groups, 1e-5f, scale, shift, silu ? DEVICE_SILU : DEVICE_IDENTITY, out};
+        x,   batch, pixels, channels, groups, 1e-5f, scale, shift, silu ? DEVICE_SILU : DEVICE_IDENTITY,
+        out, "test"};
     bench_open(&b, 2);
     plan(&b);
     ck_assert_int_eq(b.ops->group_norm(b.dev, &b.pass, &args, &error), ATTUNE_OK);
@@ -354,7 +356,7 @@ START_TEST(layer_norm_has_mean_and_variance) {
         int64_t rows = shapes[s][0], n = shapes[s][1];
         float *x = values(1, rows * n), *scale = values(2, n), *shift = values(3, n),
               *out = values(4, rows * n);
-        device_layer_norm args = {x, rows, n, 1e-5f, scale, shift, out};
+        device_layer_norm args = {x, rows, n, 1e-5f, scale, shift, out, "test"};
         plan(&b);
         ck_assert_int_eq(b.ops->layer_norm(b.dev, &b.pass, &args, &error), ATTUNE_OK);
         ready(&b, NULL);

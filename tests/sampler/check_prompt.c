@@ -166,6 +166,26 @@ START_TEST(bad_prompts_are_refused) {
 }
 END_TEST
 
+/* Weights that only a double holds, alone or as the product of nested ones. */
+START_TEST(weights_beyond_float_are_refused) {
+    static const char *const prompts[] = {"(red:400000000000000000000000000000000000000)",
+                                          "((red:30000000000000000000):30000000000000000000)"};
+    rig r;
+    rig_open(&r, 1);
+    model *m = rig_model(&r, "tiny");
+    for (int i = 0; i < 2; ++i) {
+        prompt_tokens got;
+        attune_error error = {0};
+        ck_assert_int_eq(prompt_read(&r.services, m->tokens, prompts[i], NULL, &got, &error),
+                         ATTUNE_INVALID_ARGUMENT);
+        ck_assert_msg(strstr(error.message, "which is too large") != NULL, "%s", error.message);
+        prompt_close(&r.services, &got);
+    }
+    r.sampler->model_close(m);
+    rig_close(&r);
+}
+END_TEST
+
 /* Every allocation may fail; rig_close looks whether something was left. */
 START_TEST(memory_runs_out) {
     rig r;
@@ -208,6 +228,7 @@ TCase *prompt_cases(void) {
     tcase_add_test(cases, chunks_are_the_web_uis);
     tcase_add_test(cases, embeddings_are_the_web_uis);
     tcase_add_test(cases, bad_prompts_are_refused);
+    tcase_add_test(cases, weights_beyond_float_are_refused);
     tcase_add_test(cases, memory_runs_out);
     tcase_add_test(cases, weights_that_leave_nothing_are_refused);
     return cases;

@@ -2,8 +2,10 @@
 #include "tests/sampler/rig.h"
 #include "tests/sampler/suite.h"
 #include "tests/support/run.h"
+#include "tests/support/single_file.h"
 
 #include <check.h>
+#include <math.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -16,7 +18,7 @@ static const char *path_of_file(void) {
 /* A file: length (of `header` when −1), header, `data` bytes of zeros. */
 static void write_file(int64_t length, const char *header, size_t data) {
     FILE *file = fopen(path_of_file(), "wb");
-    uint64_t size = length < 0 ? strlen(header) : (uint64_t)length;
+    uint64_t size = length == -1 ? strlen(header) : (uint64_t)length;
     ck_assert_ptr_nonnull(file);
     for (int i = 0; i < 8; ++i)
         fputc((int)(size >> (8 * i) & 0xff), file);
@@ -68,6 +70,8 @@ static const struct {
     const char *part; /* of the message */
 } hostile[] = {
     {1 << 30, "{}", 0, "header of 1073741824 bytes"},
+    {INT64_MIN, "{}", 0, "header of 9223372036854775808 bytes"},
+    {-2, "{}", 0, "header of 18446744073709551614 bytes"},
     {100, "{}", 0, "truncated: 10 bytes, but its header alone takes 108"},
     {-1, "{\"a\":", 0, "line 1 column"},
     {-1, "[]", 0, "not an object"},
@@ -95,6 +99,19 @@ static const struct {
      "{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]},"
      "\"b\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[4,8]}}",
      8, "'a' and 'b' overlap"},
+    {-1,
+     "{\"b\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]},"
+     "\"a\":{\"dtype\":\"F32\",\"shape\":[0],\"data_offsets\":[4,4]}}",
+     8, "'b' and 'a' overlap"},
+    {-1, "{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[4,8]}}", 8,
+     "4 bytes before tensor 'a' belong to no tensor"},
+    {-1,
+     "{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]},"
+     "\"b\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[7,11]}}",
+     11, "3 bytes before tensor 'b' belong to no tensor"},
+    {-1, "{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]}}", 9,
+     "5 bytes at the end belong to no tensor"},
+    {-1, "{}", 1, "1 bytes at the end belong to no tensor"},
 };
 
 START_TEST(refuses_lies) {
@@ -119,13 +136,12 @@ START_TEST(refuses_what_is_no_file) {
     rig_open(&r, 1);
     unlink(path_of_file());
     ck_assert_int_eq(open_file(&r, &file, &error), ATTUNE_NOT_FOUND);
-    ck_assert_int_eq(safetensors_open(&r.services, run_folder(), &file, &error), ATTUNE_DATA_LOSS);
+    ck_assert_int_eq(safetensors_open(&r.services, run_folder(), &file, &error), ATTUNE_INVALID_ARGUMENT);
     rig_close(&r);
 }
 END_TEST
 
-/* Every shorter file: an error or, where the end is only missing behind the last tensor, none; never a crash.
- */
+/* Every shorter file is an error. */
 START_TEST(truncated_anywhere) {
     rig r;
     rig_open(&r, 1);
@@ -298,6 +314,146 @@ START_TEST(weights_that_are_not_finite) {
 }
 END_TEST
 
+/* The same for an infinity and a NaN of each other type, in each kind of layer: the error has the file's name
+ * of the tensor, of a layer without its end. */
+START_TEST(infinities_and_nans_are_named) {
+    static const char *const tensors[][2] = {
+        {"text_encoder/model.safetensors", "text_model.embeddings.token_embedding.weight"},
+        {"text_encoder/model.safetensors", "text_model.embeddings.position_embedding.weight"},
+        {"text_encoder/model.safetensors", "text_model.encoder.layers.1.layer_norm2.bias"},
+        {"text_encoder/model.safetensors", "text_model.encoder.layers.0.self_attn.v_proj.weight"},
+        {"unet/diffusion_pytorch_model.safetensors", "mid_block.attentions.0.proj_out.weight"},
+        {"unet/diffusion_pytorch_model.safetensors", "up_blocks.1.upsamplers.0.conv.weight"},
+        {"vae/diffusion_pytorch_model.safetensors", "decoder.conv_norm_out.weight"},
+        {"vae/diffusion_pytorch_model.safetensors", "decoder.mid_block.attentions.0.to_k.bias"}};
+    rig r;
+    rig_open(&r, 1);
+    const char *folder = rig_copy_model("tiny");
+    char path[4500], kept[4500], word[128];
+    (void)snprintf(kept, sizeof kept, "%s/kept", folder);
+    for (size_t i = 0; i < 2 * sizeof tensors / sizeof tensors[0]; ++i) {
+        const char *const *tensor = tensors[i / 2];
+        attune_error error = {0};
+        attune_session_plan plan = {.struct_size = sizeof plan};
+        void *m = NULL, *made = NULL;
+        (void)snprintf(path, sizeof path, "%s/%s", folder, tensor[0]);
+        run_result copied = run("cp '%s' '%s'", path, kept);
+        run_free(&copied);
+        single_file_set(path, tensor[1], i % 2 ? INFINITY : NAN);
+        attune_code code = r.sampler->model_open(r.instance, folder, NULL, &r.stream, NULL, &m, &error);
+        attune_request request = {.struct_size = sizeof request,
+                                  .prompt = "",
+                                  .steps = 1,
+                                  .batch_size = 1,
+                                  .cfg_scale = 7,
+                                  .memory_limit = UINT64_MAX};
+        if (code == ATTUNE_OK)
+            code = r.sampler->session_begin(m, &request, &r.binder, &r.stream, NULL, &made, &plan, &error);
+        ck_assert_msg(code == ATTUNE_DATA_LOSS, "%s: %d %s", tensor[1], code, error.message);
+        (void)snprintf(word, sizeof word, "'%.*s", (int)(strrchr(tensor[1], '.') - tensor[1]), tensor[1]);
+        ck_assert_msg(strstr(error.message, word) != NULL, "no %s in: %s", word, error.message);
+        r.sampler->model_close(m);
+        ck_assert_int_eq(rename(kept, path), 0);
+    }
+    rig_close(&r);
+}
+END_TEST
+
+/* A type of the format that is not read as weights, in each network. */
+START_TEST(other_types_are_refused) {
+    static const char *const cases[][3] = {
+        {"text_encoder/model.safetensors", "text_model.final_layer_norm.bias", "U16"},
+        {"unet/diffusion_pytorch_model.safetensors", "conv_in.weight", "I16"},
+        {"vae/diffusion_pytorch_model.safetensors", "decoder.conv_out.bias", "I32"}};
+    rig r;
+    attune_error error;
+    rig_open(&r, 1);
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; ++i) {
+        char path[4500], words[128];
+        const char *folder = rig_copy_model("tiny");
+        (void)snprintf(path, sizeof path, "%s/%s", folder, cases[i][0]);
+        json_t *header = single_file_header(path);
+        json_object_set_new(json_object_get(header, cases[i][1]), "dtype", json_string(cases[i][2]));
+        single_file_put(path, header);
+        json_decref(header);
+        ck_assert_int_eq(open_copy(&r, folder, &error), ATTUNE_UNIMPLEMENTED);
+        (void)snprintf(words, sizeof words, "tensor '%s' is stored as %s", cases[i][1], cases[i][2]);
+        ck_assert_msg(strstr(error.message, words) != NULL, "%s", error.message);
+        run_result removed = run("rm -r '%s'", folder);
+        run_free(&removed);
+    }
+    rig_close(&r);
+}
+END_TEST
+
+static uint8_t *draw(rig *r, const char *folder, size_t *size) {
+    attune_request request = {.struct_size = sizeof request,
+                              .prompt = "red apple",
+                              .steps = 1,
+                              .batch_size = 1,
+                              .cfg_scale = 7,
+                              .memory_limit = UINT64_MAX};
+    attune_session_plan plan = {.struct_size = sizeof plan};
+    attune_progress progress = {.struct_size = sizeof progress};
+    attune_error error = {0};
+    void *m = NULL, *made = NULL;
+    attune_code code = r->sampler->model_open(r->instance, folder, NULL, &r->stream, NULL, &m, &error);
+    if (code == ATTUNE_OK)
+        code = r->sampler->session_begin(m, &request, &r->binder, &r->stream, NULL, &made, &plan, &error);
+    while (code == ATTUNE_OK && !progress.done)
+        code = r->sampler->session_step(made, NULL, &progress, &error);
+    ck_assert_msg(code == ATTUNE_OK, "%s", error.message);
+    *size = (size_t)plan.width * plan.height * 3;
+    attune_image image = {sizeof image, plan.width, plan.height, plan.width * 3, malloc(*size)};
+    ck_assert_int_eq(r->sampler->session_image(made, 0, &image, &error), ATTUNE_OK);
+    r->sampler->session_close(made);
+    r->sampler->model_close(m);
+    return image.pixels;
+}
+
+/* Put the data of a file at a byte that is `rest` modulo 4, by way of a note in the header. */
+static void put_data_at(const char *path, long rest) {
+    char note[8] = "";
+    long start = 0;
+    for (size_t length = 0; start % 4 != rest; ++length) {
+        ck_assert_uint_lt(length, 4);
+        memset(note, 'x', length);
+        json_t *header = single_file_header(path);
+        json_object_set_new(header, "__metadata__", json_pack("{s:s}", "note", note));
+        single_file_put(path, header);
+        json_decref(header);
+        FILE *file = fopen(path, "rb");
+        start = data_start(file);
+        (void)fclose(file);
+    }
+}
+
+/* Weights that begin at any byte give the same picture. */
+START_TEST(weights_may_lie_anywhere) {
+    static const char *const files[] = {"text_encoder/model.safetensors",
+                                        "unet/diffusion_pytorch_model.safetensors",
+                                        "vae/diffusion_pytorch_model.safetensors"};
+    rig r;
+    size_t size, other;
+    rig_open(&r, 2);
+    const char *folder = rig_copy_model("tiny");
+    uint8_t *wanted = draw(&r, folder, &size);
+    for (long rest = 1; rest < 4; rest += 2) {
+        for (int i = 0; i < 3; ++i) {
+            char path[4500];
+            (void)snprintf(path, sizeof path, "%s/%s", folder, files[i]);
+            put_data_at(path, rest);
+        }
+        uint8_t *pixels = draw(&r, folder, &other);
+        ck_assert_uint_eq(other, size);
+        ck_assert_mem_eq(pixels, wanted, size);
+        free(pixels);
+    }
+    free(wanted);
+    rig_close(&r);
+}
+END_TEST
+
 TCase *safetensors_cases(void) {
     TCase *cases = tcase_create("safetensors");
     tcase_set_timeout(cases, 0);
@@ -309,5 +465,8 @@ TCase *safetensors_cases(void) {
     tcase_add_test(cases, wrong_shapes_name_both);
     tcase_add_test(cases, older_names_are_read);
     tcase_add_test(cases, weights_that_are_not_finite);
+    tcase_add_test(cases, infinities_and_nans_are_named);
+    tcase_add_test(cases, other_types_are_refused);
+    tcase_add_test(cases, weights_may_lie_anywhere);
     return cases;
 }

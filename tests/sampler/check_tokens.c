@@ -375,11 +375,11 @@ START_TEST(hostile_files_are_refused) {
         attune_code code;
         const char *file, *said;
     } rows[] = {
-        {NULL, "", NULL, ATTUNE_NOT_FOUND, "/vocab.json", "cannot be opened"},
-        {SMALL, NULL, NULL, ATTUNE_NOT_FOUND, "/merges.txt", "cannot be opened"},
+        {NULL, "", NULL, ATTUNE_NOT_FOUND, "/vocab.json", "cannot open"},
+        {SMALL, NULL, NULL, ATTUNE_NOT_FOUND, "/merges.txt", "cannot open"},
         {"", "", NULL, ATTUNE_DATA_LOSS, "/vocab.json", "line 1"},
         {"{" SPECIALS, "", NULL, ATTUNE_DATA_LOSS, "/vocab.json", "line 1"},
-        {"[1, 2]", "", NULL, ATTUNE_DATA_LOSS, "/vocab.json", "not an object"},
+        {"[1, 2]", "", NULL, ATTUNE_DATA_LOSS, "/vocab.json", "not a JSON object"},
         {"{}", "", NULL, ATTUNE_DATA_LOSS, "/vocab.json", "<|startoftext|> is missing"},
         {"{\"<|startoftext|>\": 0, \"a\": 1}", "", NULL, ATTUNE_DATA_LOSS, "/vocab.json",
          "<|endoftext|> is missing"},

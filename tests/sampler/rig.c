@@ -117,6 +117,8 @@ static attune_code bind(void *context, const attune_attention_problem *problem, 
     out->determinism = r->determinism;
     out->workspace = r->workspace;
     out->binding = index + 1;
+    (void)snprintf(out->backend, sizeof out->backend, "rig-attention");
+    (void)snprintf(out->plugin, sizeof out->plugin, "rig-plugin");
     return ATTUNE_OK;
 }
 
@@ -158,7 +160,8 @@ static attune_code attend(void *context, uint64_t binding, const attune_attentio
     call.causal = p->causal;
     call.scale = p->scale;
     run_kernel(&call);
-    atomic_fetch_add(&r->attends, 1);
+    if (atomic_fetch_add(&r->attends, 1) + 1 == r->nan_at)
+        ((float *)args->out->data)[attune_tensor_span(args->out) / sizeof(float) - 1] = NAN;
     return ATTUNE_OK;
 }
 

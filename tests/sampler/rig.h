@@ -30,6 +30,7 @@ typedef struct rig {
     uint64_t fail_at;         /* the allocation that gets NULL, from 1; 0 = none */
     int32_t determinism;      /* what bindings say they keep */
     uint64_t workspace;       /* what bindings say they need */
+    uint64_t nan_at;          /* the attention call whose last value is no number, from 1; 0 = none */
     char logged[512];         /* the last line */
     /* The plugin's instance. */
     const attune_plugin *plugin;

@@ -13,10 +13,12 @@
     X(latent)                                                                                                \
     X(config)                                                                                                \
     X(safetensors)                                                                                           \
+    X(files)                                                                                                 \
     X(ops)                                                                                                   \
     X(checkpoint)                                                                                            \
     X(models)                                                                                                \
-    X(session)
+    X(session)                                                                                               \
+    X(finite)
 
 #define SAMPLER_DECLARE(family) TCase *family##_cases(void);
 SAMPLER_FAMILIES(SAMPLER_DECLARE)

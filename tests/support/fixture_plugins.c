@@ -63,6 +63,8 @@ static const struct {
      ""},
     {"liar", "1.0.0", "\"attune.attention/1\"",
      ATTENTION("liar", "", "1000", "\"none\"", "0", "repeatable", "liar-1"), ""},
+    {"nan", "1.0.0", "\"attune.attention/1\"",
+     ATTENTION("nan", "", "55", "\"none\", \"causal\"", "0", "repeatable", "nan-1"), ""},
     {"older", "1.0.0", "\"attune.attention/1\"",
      ATTENTION("older", "", "50", "\"none\"", "0", "none", "older-1"), ""},
     {"older_device", "1.0.0", "\"attune.device/1\"", "", ""},

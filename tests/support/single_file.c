@@ -247,17 +247,40 @@ void single_file_put(const char *path, const json_t *header) {
     free(bytes);
 }
 
-void single_file_poison(const char *path, const char *name) {
+/* Replace the first bytes of a tensor; `dtype` NULL = it keeps its type. */
+static void overwrite(const char *path, const char *name, const char *dtype, const void *first,
+                      size_t count) {
     size_t size;
     char *bytes = run_read(path, &size);
-    json_t *header = single_file_header(path);
-    const json_t *offsets = json_object_get(json_object_get(header, name), "data_offsets");
+    json_t *header = single_file_header(path), *entry = json_object_get(header, name);
+    const json_t *offsets = json_object_get(entry, "data_offsets");
     ck_assert_msg(offsets != NULL, "there is no %s", name);
     uint64_t start = 8 + header_bytes(bytes);
-    memset(bytes + start + json_integer_value(json_array_get(offsets, 0)), 0xff, 4);
+    memcpy(bytes + start + json_integer_value(json_array_get(offsets, 0)), first, count);
+    if (dtype)
+        json_object_set_new(entry, "dtype", json_string(dtype));
     write_file(path, header, bytes + start, size - start);
     json_decref(header);
     free(bytes);
+}
+
+void single_file_poison(const char *path, const char *name) {
+    overwrite(path, name, NULL, "\xff\xff\xff\xff", 4);
+}
+
+void single_file_set(const char *path, const char *name, float value) {
+    json_t *header = single_file_header(path);
+    const char *dtype = json_string_value(json_object_get(json_object_get(header, name), "dtype"));
+    ck_assert_msg(dtype != NULL, "there is no %s", name);
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    uint16_t half = (uint16_t)(bits >> 16);
+    bits = (uint32_t)half << 16;
+    if (strcmp(dtype, "F32") == 0)
+        overwrite(path, name, NULL, &bits, sizeof bits);
+    else
+        overwrite(path, name, "BF16", &half, sizeof half);
+    json_decref(header);
 }
 
 void single_file_names(const char *path, const char *const *names, const char *shape) {

@@ -23,6 +23,10 @@ void single_file_put(const char *path, const json_t *header);
 /* Make a tensor's first 4 bytes ones: no number in any format. */
 void single_file_poison(const char *path, const char *name);
 
+/* Make a tensor's first value `value`, rounded towards 0 to bfloat16: float32 tensors stay that, others
+ * become bfloat16 with their bits. */
+void single_file_set(const char *path, const char *name, float value);
+
 /* A file of one-element tensors with these names (NULL ends them) and, where `shape` is given, that shape of
  * the first. */
 void single_file_names(const char *path, const char *const *names, const char *shape);

@@ -119,7 +119,7 @@ static attune_code plan_rows(device *dev, device_weights *weights, product_plan 
         primitive_shape shape;
         dnnl_status_t status = describe(&shape, size, &rows, weights->layer.in, weights->out, accumulate);
         if (status != dnnl_success)
-            return primitive_fail(error, weights->layer.name, "describe a convolution", status);
+            return primitive_fail(error, weights->layer.name[0], "describe a convolution", status);
         attune_code code = layer_variant(dev, weights, plan, &shape, kind, error);
         if (code != ATTUNE_OK)
             return code;
@@ -129,7 +129,7 @@ static attune_code plan_rows(device *dev, device_weights *weights, product_plan 
 
 static attune_code plan_chunks(device *dev, device_weights *weights, product_plan *plan, const geometry *size,
                                int *fits, attune_error *error) {
-    const char *name = weights->layer.name;
+    const char *name = weights->layer.name[0];
     slice rows = slice_of(plan, size, 0);
     primitive_shape shape;
     primitive whole;
@@ -213,7 +213,7 @@ static attune_code row_slice(void *context, uint64_t task, uint32_t worker, attu
     const float *x =
         args->x + (image * c->size.height + rows.in_first) * c->size.width * c->weights->layer.in;
     primitive_memory memory = {x, layer_packed(found, WEIGHTS_AXIS, 0), bias, out, scratch};
-    return primitive_run(c->dev, &found->run, &memory, c->weights->layer.name, error);
+    return primitive_run(c->dev, &found->run, &memory, c->weights->layer.name[0], error);
 }
 
 static attune_code column_chunk(void *context, uint64_t task, uint32_t worker, attune_error *error) {
@@ -229,7 +229,7 @@ static attune_code column_chunk(void *context, uint64_t task, uint32_t worker, a
     const float *bias = slice_bias(c, image, first, columns, result + pixels * c->plan->columns);
     const float *x = args->x + image * c->size.height * c->size.width * c->weights->layer.in;
     primitive_memory memory = {x, layer_packed(found, WEIGHTS_AXIS, first), bias, result, scratch};
-    attune_code code = primitive_run(c->dev, &found->run, &memory, c->weights->layer.name, error);
+    attune_code code = primitive_run(c->dev, &found->run, &memory, c->weights->layer.name[0], error);
     if (code != ATTUNE_OK)
         return code;
     int64_t start = image * pixels * all + first;
@@ -255,8 +255,8 @@ attune_code cpu_convolution(device *dev, device_pass *pass, device_weights *weig
     product_plan *plan = layer_plan(weights, key);
     if (!plan) {
         if (!pass->planning)
-            return attune_fail(error, ATTUNE_INTERNAL, SAMPLER_DOMAIN, weights->layer.name,
-                               "'%s' was not planned", weights->layer.name);
+            return attune_fail(error, ATTUNE_INTERNAL, SAMPLER_DOMAIN, weights->layer.name[0],
+                               "'%s' was not planned", weights->layer.name[0]);
         attune_code code = make_plan(dev, weights, &size, args->residual != NULL, key, &plan, error);
         if (code != ATTUNE_OK)
             return code;

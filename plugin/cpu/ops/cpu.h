@@ -169,6 +169,7 @@ static inline attune_code run_tasks(device *dev, const attune_stream *stream, ui
 
 attune_code cpu_weights(device *dev, const device_layer *layer, device_weights **out, attune_error *error);
 void cpu_weights_free(device *dev, device_weights *weights);
+const device_layer *cpu_layer(const device_weights *weights);
 attune_code cpu_pack(device *dev, device_pass *pass, device_weights *const *weights, uint64_t count,
                      attune_error *error);
 attune_code cpu_vector(device *dev, const char *name, device_stored stored, uint64_t count, float **out,
@@ -188,5 +189,7 @@ attune_code cpu_concat(device *dev, device_pass *pass, const device_concat *args
 attune_code cpu_embed(device *dev, device_pass *pass, const device_embed *args, attune_error *error);
 attune_code cpu_activate(device *dev, device_pass *pass, device_activation activation, const float *x,
                          uint64_t count, float *out, attune_error *error);
+attune_code cpu_finite(device *dev, device_pass *pass, const float *x, int64_t rows, int64_t channels,
+                       int64_t stride, int32_t *out, attune_error *error);
 
 #endif

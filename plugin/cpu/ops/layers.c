@@ -56,13 +56,13 @@ static attune_code make_bias(device *dev, device_weights *weights, attune_error 
     weights->bias =
         services_clear_alloc(&dev->host, (uint64_t)weights->out, sizeof *weights->bias, "weights");
     if (!weights->bias)
-        return services_no_memory(layer->name, (uint64_t)weights->out * sizeof *weights->bias, error);
+        return services_no_memory(layer->name[0], (uint64_t)weights->out * sizeof *weights->bias, error);
     int64_t start = 0;
     for (int32_t i = 0; i < layer->parts; start += layer->out[i], ++i) {
         if (!layer->bias[i].data)
             continue;
         attune_code code =
-            widen(dev, layer->name, layer->bias[i], (uint64_t)layer->out[i], weights->bias + start, error);
+            widen(dev, layer->name[i], layer->bias[i], (uint64_t)layer->out[i], weights->bias + start, error);
         if (code != ATTUNE_OK)
             return code;
     }
@@ -72,7 +72,7 @@ static attune_code make_bias(device *dev, device_weights *weights, attune_error 
 attune_code cpu_weights(device *dev, const device_layer *layer, device_weights **out, attune_error *error) {
     device_weights *weights = services_clear_alloc(&dev->host, 1, sizeof *weights, "model");
     if (!weights)
-        return services_no_memory(layer->name, sizeof *weights, error);
+        return services_no_memory(layer->name[0], sizeof *weights, error);
     weights->layer = *layer;
     for (int32_t i = 0; i < layer->parts; ++i)
         weights->out += layer->out[i];
@@ -111,6 +111,10 @@ void cpu_weights_free(device *dev, device_weights *weights) {
     services_free(&dev->host, weights);
 }
 
+const device_layer *cpu_layer(const device_weights *weights) {
+    return &weights->layer;
+}
+
 product_plan *layer_plan(device_weights *weights, const int64_t key[PLAN_KEYS]) {
     product_plan *plan = atomic_load_explicit(&weights->plans, memory_order_acquire);
     while (plan && memcmp(plan->key, key, sizeof plan->key) != 0)
@@ -122,7 +126,7 @@ attune_code layer_plan_new(device *dev, device_weights *weights, const int64_t k
                            product_plan **out, attune_error *error) {
     product_plan *plan = services_clear_alloc(&dev->host, 1, sizeof *plan, "model");
     if (!plan)
-        return services_no_memory(weights->layer.name, sizeof *plan, error);
+        return services_no_memory(weights->layer.name[0], sizeof *plan, error);
     memcpy(plan->key, key, sizeof plan->key);
     *out = plan;
     return ATTUNE_OK;
@@ -142,7 +146,7 @@ static attune_code layout_of(device *dev, device_weights *weights, const dnnl_me
         }
     layout *entry = services_clear_alloc(&dev->host, 1, sizeof *entry, "model");
     if (!entry)
-        return services_no_memory(weights->layer.name, sizeof *entry, error);
+        return services_no_memory(weights->layer.name[0], sizeof *entry, error);
     entry->desc = *desc;
     entry->bytes = dnnl_memory_desc_get_size(desc);
     entry->next = weights->layouts;
@@ -156,7 +160,7 @@ static attune_code layout_of(device *dev, device_weights *weights, const dnnl_me
  * same path. */
 static attune_code open_preferring(device *dev, device_weights *weights, const product_plan *plan,
                                    const primitive_shape *shape, primitive *out, attune_error *error) {
-    const char *name = weights->layer.name;
+    const char *name = weights->layer.name[0];
     if (plan->variants > 0) {
         primitive_shape same = *shape;
         same.weights = plan->variant[0].run.weights;
@@ -185,8 +189,8 @@ attune_code layer_variant(device *dev, device_weights *weights, product_plan *pl
     if (layer_variant_find(plan, size))
         return ATTUNE_OK;
     if (plan->variants == PLAN_VARIANTS)
-        return attune_fail(error, ATTUNE_INTERNAL, SAMPLER_DOMAIN, weights->layer.name,
-                           "more than %d kinds of slices for '%s'", PLAN_VARIANTS, weights->layer.name);
+        return attune_fail(error, ATTUNE_INTERNAL, SAMPLER_DOMAIN, weights->layer.name[0],
+                           "more than %d kinds of slices for '%s'", PLAN_VARIANTS, weights->layer.name[0]);
     attune_code code = open_preferring(dev, weights, plan, shape, &run, error);
     return code == ATTUNE_OK ? add_variant(dev, weights, plan, &run, &run.weights, size, error) : code;
 }
@@ -207,7 +211,7 @@ attune_code layer_chunk(device *dev, device_weights *weights, product_plan *plan
                         const dnnl_memory_desc_t *full, const primitive_shape *shape, const int64_t size[3],
                         int *fits, attune_error *error) {
     primitive run;
-    attune_code code = primitive_open(dev, shape, weights->layer.name, &run, error);
+    attune_code code = primitive_open(dev, shape, weights->layer.name[0], &run, error);
     if (code != ATTUNE_OK)
         return code;
     *fits = !primitive_is_slow(&run) && is_part_of(full, &run.weights);
@@ -280,7 +284,7 @@ static attune_code pack_one(device *dev, const pack_job *job, float *plain, floa
     uint64_t taps = (uint64_t)layer->kernel * (uint64_t)layer->kernel, start = 0;
     for (int32_t i = 0; i < layer->parts; ++i) {
         uint64_t count = (uint64_t)layer->out[i] * (uint64_t)layer->in * taps;
-        attune_code code = widen(dev, layer->name, layer->weight[i], count, plain + start, error);
+        attune_code code = widen(dev, layer->name[i], layer->weight[i], count, plain + start, error);
         if (code != ATTUNE_OK)
             return code;
         start += count;
@@ -288,8 +292,8 @@ static attune_code pack_one(device *dev, const pack_job *job, float *plain, floa
     dnnl_memory_desc_t from;
     dnnl_status_t status = stored_desc(job->weights, &from);
     if (status != dnnl_success)
-        return primitive_fail(error, layer->name, "describe weights", status);
-    return primitive_reorder(dev, &from, plain, &job->target->desc, packed, layer->name, error);
+        return primitive_fail(error, layer->name[0], "describe weights", status);
+    return primitive_reorder(dev, &from, plain, &job->target->desc, packed, layer->name[0], error);
 }
 
 static attune_code pack_task(void *context, uint64_t task, uint32_t worker, attune_error *error) {
@@ -302,8 +306,9 @@ static attune_code pack_task(void *context, uint64_t task, uint32_t worker, attu
     (void)worker;
     float *plain = memory->alloc(memory->context, bytes, "packing");
     float *packed = memory->alloc(memory->context, job->target->bytes, "weights");
-    attune_code code = plain && packed ? pack_one(pack->dev, job, plain, packed, error)
-                                       : services_no_memory(layer->name, bytes + job->target->bytes, error);
+    attune_code code = plain && packed
+                           ? pack_one(pack->dev, job, plain, packed, error)
+                           : services_no_memory(layer->name[0], bytes + job->target->bytes, error);
     memory->free(memory->context, plain);
     if (code == ATTUNE_OK)
         job->target->data = packed;

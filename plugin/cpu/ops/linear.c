@@ -74,7 +74,7 @@ static attune_code plan_rows(device *dev, device_weights *weights, product_plan 
         primitive_shape shape;
         dnnl_status_t status = describe(&shape, sizes[i][0], weights->layer.in, weights->out, accumulate);
         if (status != dnnl_success)
-            return primitive_fail(error, weights->layer.name, "describe a product", status);
+            return primitive_fail(error, weights->layer.name[0], "describe a product", status);
         attune_code code = layer_variant(dev, weights, plan, &shape, sizes[i], error);
         if (code != ATTUNE_OK)
             return code;
@@ -84,7 +84,7 @@ static attune_code plan_rows(device *dev, device_weights *weights, product_plan 
 
 static attune_code plan_chunks(device *dev, device_weights *weights, product_plan *plan, int64_t rows,
                                int64_t columns, int *fits, attune_error *error) {
-    const char *name = weights->layer.name;
+    const char *name = weights->layer.name[0];
     primitive_shape shape;
     primitive whole;
     dnnl_status_t status = describe(&shape, rows, weights->layer.in, weights->out, 0);
@@ -165,7 +165,7 @@ static attune_code row_slice(void *context, uint64_t task, uint32_t worker, attu
         memcpy(out, args->residual + first * c->outputs, (size_t)count * sizeof *out);
     primitive_memory memory = {args->x + first * c->weights->layer.in, layer_packed(kind, WEIGHTS_AXIS, 0),
                                c->weights->bias, product, scratch};
-    attune_code code = primitive_run(c->dev, &kind->run, &memory, c->weights->layer.name, error);
+    attune_code code = primitive_run(c->dev, &kind->run, &memory, c->weights->layer.name[0], error);
     if (code != ATTUNE_OK)
         return code;
     if (geglu)
@@ -190,7 +190,7 @@ static attune_code column_chunk(void *context, uint64_t task, uint32_t worker, a
         int64_t column = first + half * c->outputs;
         primitive_memory memory = {args->x, layer_packed(kind, WEIGHTS_AXIS, column),
                                    c->weights->bias + column, product + half * count, scratch};
-        attune_code code = primitive_run(c->dev, &kind->run, &memory, c->weights->layer.name, error);
+        attune_code code = primitive_run(c->dev, &kind->run, &memory, c->weights->layer.name[0], error);
         if (code != ATTUNE_OK)
             return code;
     }
@@ -227,8 +227,8 @@ attune_code cpu_linear(device *dev, device_pass *pass, device_weights *weights, 
     product_plan *plan = layer_plan(weights, key);
     if (!plan) {
         if (!pass->planning)
-            return attune_fail(error, ATTUNE_INTERNAL, SAMPLER_DOMAIN, weights->layer.name,
-                               "'%s' was not planned", weights->layer.name);
+            return attune_fail(error, ATTUNE_INTERNAL, SAMPLER_DOMAIN, weights->layer.name[0],
+                               "'%s' was not planned", weights->layer.name[0]);
         attune_code code = make_plan(dev, weights, args, key, &plan, error);
         if (code != ATTUNE_OK)
             return code;

@@ -96,6 +96,7 @@ static const device_ops ops = {
     .check = cpu_check,
     .weights = cpu_weights,
     .weights_free = cpu_weights_free,
+    .layer = cpu_layer,
     .plan = plan,
     .pack = cpu_pack,
     .linear = cpu_linear,
@@ -106,6 +107,7 @@ static const device_ops ops = {
     .concat = cpu_concat,
     .embed = cpu_embed,
     .activate = cpu_activate,
+    .finite = cpu_finite,
 };
 
 const device_ops *device_ops_get(void) {

@@ -1,6 +1,6 @@
 /*
- * rearrange.c: operations that move values: nearest upsampling, joining of channels, token lookup, and
- * activations that stand alone.
+ * rearrange.c: operations that move values or look at them: nearest upsampling, joining of channels, token
+ * lookup, activations that stand alone, and whether all is finite.
  */
 #include "plugin/cpu/ops/cpu.h"
 
@@ -132,4 +132,34 @@ attune_code cpu_activate(device *dev, device_pass *pass, device_activation activ
     activate_context c = {dev->kernels, activation, x, count, out};
     return run_tasks(dev, pass->stream, (count + BLOCK_ELEMENTS - 1) / BLOCK_ELEMENTS, activate_task, &c,
                      error);
+}
+
+typedef struct finite_context {
+    const elementwise_kernels *kernels;
+    const float *x;
+    int64_t rows;
+    int64_t channels;
+    int64_t stride;
+    int64_t block; /* rows */
+    _Atomic int32_t finite;
+} finite_context;
+
+static attune_code finite_task(void *context, uint64_t task, uint32_t worker, attune_error *error) {
+    finite_context *c = context;
+    int64_t first = (int64_t)task * c->block;
+    (void)worker;
+    (void)error;
+    for (int64_t r = first; r < first + c->block && r < c->rows; ++r)
+        if (!c->kernels->finite_f32(c->x + r * c->stride, (uint64_t)c->channels))
+            atomic_store_explicit(&c->finite, 0, memory_order_relaxed);
+    return ATTUNE_OK;
+}
+
+attune_code cpu_finite(device *dev, device_pass *pass, const float *x, int64_t rows, int64_t channels,
+                       int64_t stride, int32_t *out, attune_error *error) {
+    finite_context c = {dev->kernels, x, rows, channels, stride, block_rows(channels), 1};
+    attune_code code =
+        run_tasks(dev, pass->stream, (uint64_t)divide_up(rows, c.block), finite_task, &c, error);
+    *out = atomic_load_explicit(&c.finite, memory_order_relaxed);
+    return code;
 }
