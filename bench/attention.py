@@ -1,7 +1,6 @@
 """Attention: Attune's backends beside torch's scaled_dot_product_attention, turn by turn."""
 import argparse
 import json
-import os
 import time
 
 import common
@@ -37,7 +36,7 @@ def run_peer(options):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    common.add_threads_option(parser)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--shape", action="append")
     parser.add_argument("--peer", action="store_true", help=argparse.SUPPRESS)
@@ -45,15 +44,17 @@ def main():
     if options.peer:
         run_peer(options)
         return
+    common.pin(options.threads)
     print(f"{options.threads} threads, {options.rounds} rounds; ratio = torch's median time / Attune's")
     for shape in options.shape or SHAPES:
         ours, theirs = {}, {}
         for _ in range(options.rounds):
             arguments = ["bench", "attention", "--shape", shape, "--threads", str(options.threads)]
-            for entry in common.attune(arguments)["results"]:
+            for entry in common.attune(arguments)[0]["results"]:
                 if "refused" not in entry:
                     ours.setdefault(entry["backend"], []).append(entry["milliseconds"]["median"])
-            for name, value in common.peer(__file__, ["--shape", shape, "--threads", str(options.threads)]).items():
+            torch = common.peer("attention.py", "--peer", "--shape", shape, "--threads", str(options.threads))[0]
+            for name, value in torch.items():
                 theirs.setdefault(name, []).append(value)
         for backend, times in sorted(ours.items()):
             ratios = ", ".join(f"{name.lower()} {common.median(t) / common.median(times):.2f}" for name, t in theirs.items())

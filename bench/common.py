@@ -1,29 +1,103 @@
-"""What the benchmarks share: where the program is, how a figure is taken in a process of its own."""
+"""What the benchmarks share: where Attune is, the peers' Python, and figures taken in processes of their own."""
+import functools
+import hashlib
+import importlib.metadata
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
+import tempfile
+import time
+import venv
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-HOST = os.environ.get("SAMPLE_HOST", os.path.join(ROOT, "build", "sample_host"))
+HERE = os.path.dirname(os.path.abspath(__file__))
+ROOT = os.path.dirname(HERE)
+HOST = os.path.abspath(os.environ.get("SAMPLE_HOST", os.path.join(ROOT, "build", "sample_host")))
+CACHE = os.environ.get("ATTUNE_BENCH_CACHE", os.path.expanduser("~/.cache/attune-bench"))
+# What every peer draws: by Euler steps with guidance; the compared step is the first of SAMPLE_STEPS.
+PROMPT, NEGATIVE, SEED, CFG, SAMPLE_STEPS = "a photo of a cat", "blurry", 1, 7.0, 20
+REQUIREMENTS = os.path.join(HERE, "requirements.txt")
+
+
+def add_threads_option(parser):
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="default: %(default)s")
+
+
+def pin(threads):
+    """Keep this process and its children on `threads` CPUs, and OpenMP's threads (torch, oneDNN) each on one."""
+    cpus = sorted(os.sched_getaffinity(0))[:threads]
+    if len(cpus) < threads:
+        sys.exit(f"{threads} threads are asked for, {len(cpus)} CPUs are allowed")
+    os.sched_setaffinity(0, cpus)
+    os.environ.update(OMP_NUM_THREADS=str(threads), OMP_PROC_BIND="close", OMP_PLACES="threads")
+
+
+def has_requirements():
+    """Whether this interpreter has the versions of requirements.txt; a local suffix ("+cpu") is no difference."""
+    try:
+        with open(REQUIREMENTS, encoding="ascii") as lines:
+            pins = [line.strip().split("==") for line in lines]
+        return all(importlib.metadata.version(name).split("+")[0] == version for name, version in pins)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+
+
+@functools.cache
+def peer_python():
+    """An interpreter with requirements.txt: this one, or that of a virtual environment made on first use."""
+    if has_requirements():
+        return sys.executable
+    folder = os.path.join(CACHE, "venv")
+    python, installed = os.path.join(folder, "bin", "python"), os.path.join(folder, "requirements.txt")
+    if os.path.exists(installed):
+        with open(REQUIREMENTS, "rb") as wanted, open(installed, "rb") as there:
+            if wanted.read() == there.read():
+                return python
+    print(f"installing bench/requirements.txt into {folder} (about 5 GB)", file=sys.stderr)
+    venv.create(folder, clear=True, with_pip=True)
+    subprocess.run([python, "-m", "pip", "install", "-q", "-r", REQUIREMENTS], check=True)
+    shutil.copy(REQUIREMENTS, installed)
+    return python
+
+
+def run(command):
+    """Run a command; the JSON object that it prints, its seconds and its peak resident bytes."""
+    with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
+        start = time.perf_counter()
+        child = subprocess.Popen(command, stdout=output, stderr=errors)
+        _, status, usage = os.wait4(child.pid, 0)
+        seconds = time.perf_counter() - start
+        child.returncode = os.waitstatus_to_exitcode(status)
+        output.seek(0)
+        errors.seek(0)
+        if child.returncode != 0:
+            sys.exit(f"{' '.join(command)}: status {child.returncode}\n{errors.read()}")
+        text = output.read()
+        return json.loads(text[text.index("{"):]), seconds, usage.ru_maxrss * 1024
 
 
 def attune(arguments):
-    """Run sample_host with --json and return its object."""
-    done = subprocess.run([HOST, *arguments, "--json", "-q"], capture_output=True, text=True)
-    if done.returncode != 0:
-        sys.exit(f"{HOST} {' '.join(arguments)}: status {done.returncode}\n{done.stderr}")
-    return json.loads(done.stdout)
+    """Run sample_host; as run."""
+    return run([HOST, *arguments, "--json", "-q"])
 
 
-def peer(script, arguments):
-    """Run a benchmark script as a peer (--peer) in its own process; its last line is JSON."""
-    done = subprocess.run([sys.executable, script, "--peer", *arguments], capture_output=True, text=True)
-    if done.returncode != 0:
-        sys.exit(f"{script}: status {done.returncode}\n{done.stderr}")
-    return json.loads(done.stdout.strip().splitlines()[-1])
+def peer(script, *arguments):
+    """Run a script of this folder with the peers' Python; as run."""
+    return run([peer_python(), os.path.join(HERE, script), *arguments])
 
 
 def median(values):
     return statistics.median(values)
+
+
+def openvino_folder(model):
+    """Where OpenVINO's form of a model lies: by its path."""
+    return os.path.join(CACHE, "openvino-" + hashlib.sha256(os.path.realpath(model).encode()).hexdigest()[:12])
+
+
+def step_distance(after, reference):
+    """The largest difference of latents after a step, the largest latent, and the most that the step changed one."""
+    return {"distance": float(abs(after - reference["after"]).max()), "largest": float(abs(reference["after"]).max()),
+            "change": float(abs(reference["after"] - reference["before"]).max())}
