@@ -1,0 +1,63 @@
+/* check_no_memory.c: memory that runs out at any allocation of a command: one line, the right status, nothing
+ * left, nothing leaked (tests/preload/out_of_memory.c says how). */
+#include "suite.h"
+#include "tests/support/run.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define EXPECT "\"$HOST\" \"$@\" >expected.out && mv out/file expected.file && "
+
+/* Run a command, after `before`, with the failures of one kind at each of its allocations; more than `least`.
+ */
+static void survives(const char *arguments, const char *before, const char *kind, unsigned long least) {
+    run_result r = run("rm -rf w; mkdir -p w/out; cd w; set -- %s --threads 1 -q; %s"
+                       "TMPDIR=$PWD/out OMP_NUM_THREADS=1 ATTUNE_TEST_MEMORY=%s "
+                       "ASAN_OPTIONS=verify_asan_link_order=0:detect_leaks=0 "
+                       "LD_PRELOAD=\"$B/tests/preload/out_of_memory.so\" \"$HOST\" \"$@\"",
+                       arguments, before, kind);
+    const char *last = strstr(r.err, " failures, ");
+    ck_assert_msg(r.status == 0, "%.200s: status %d\n%.2000s", arguments, r.status, r.err);
+    ck_assert_msg(run_lines(r.err) == 1 && last && strcmp(last, " failures, 0 wrong\n") == 0,
+                  "%.200s, %s:\n%.2000s", arguments, kind, r.err);
+    ck_assert_uint_gt(strtoul(r.err, NULL, 10), least);
+    run_free(&r);
+}
+
+/* A prompt of spaces makes the infotext grow while it is written. */
+START_TEST(txt2img_survives) {
+    const char *arguments =
+        "txt2img apple --negative-prompt \"$(printf '%9000s' pear)\" --model \"$S/tests/golden/data/tiny\" "
+        "--steps 1 --width 8 --height 8 --seed 1 --json -o out/file";
+    survives(arguments, EXPECT, "once", 1500);
+    survives(arguments, EXPECT, "lasting", 1500);
+}
+END_TEST
+
+START_TEST(attention_survives) {
+    const char *arguments = "attention --q \"$S/tests/golden/data/attention_many_small_q.npy\" --k "
+                            "\"$S/tests/golden/data/attention_many_small_k.npy\" --v "
+                            "\"$S/tests/golden/data/attention_many_small_v.npy\" --json -o out/file";
+    survives(arguments, EXPECT, "once", 250);
+    survives(arguments, EXPECT, "lasting", 250);
+}
+END_TEST
+
+/* What they print is not the same twice: memory that is free, times. */
+START_TEST(other_commands_survive) {
+    static const char *const commands[] = {"plugins", "plugins --json",
+                                           "bench attention --shape 1,1,4,4,8 --json"};
+    for (size_t i = 0; i < sizeof commands / sizeof commands[0]; ++i) {
+        survives(commands[i], "", "once", 200);
+        survives(commands[i], "", "lasting", 200);
+    }
+}
+END_TEST
+
+TCase *no_memory_cases(void) {
+    TCase *cases = tcase_create("no_memory");
+    tcase_add_test(cases, txt2img_survives);
+    tcase_add_test(cases, attention_survives);
+    tcase_add_test(cases, other_commands_survive);
+    return cases;
+}
