@@ -2,7 +2,7 @@
  * out_of_memory.c: a library for LD_PRELOAD that lets sample_host meet the failure of each of its
  * allocations. At the n-th one the program forks: the child gets ENOMEM there (ATTUNE_TEST_MEMORY=once: only
  * there; lasting: from there on) and runs to its end; the parent judges how it ended, then goes on with
- * memory. One run visits every n in the 1st, 2nd, 4th, 8th … pass through the same call stack; with "every"
+ * memory. One run visits every n in the 1st, 4th, 16th … pass through the same call stack; with "every"
  * in ATTUNE_TEST_MEMORY each.
  *
  * Counted are the allocations, and mappings, that our code asks for, itself or through libc and the C
@@ -126,7 +126,7 @@ static _Unwind_Reason_Code hash_frame(struct _Unwind_Context *context, void *out
     return _URC_NO_REASON;
 }
 
-/* Whether the way here is gone for the 1st, 2nd, 4th, 8th, … time. */
+/* Whether the way here is gone for the 1st, 4th, 16th, … time. */
 static int is_due(caller *who) {
     static struct { uint64_t path, times; } met[PATHS];
     _Unwind_Backtrace(hash_frame, who);
@@ -135,7 +135,7 @@ static int is_due(caller *who) {
         i = (i + 1) % PATHS;
     met[i].path = who->path;
     uint64_t times = ++met[i].times;
-    return every || (times & (times - 1)) == 0;
+    return every || ((times & (times - 1)) == 0 && __builtin_ctzl(times) % 2 == 0);
 }
 
 /* ---- what is live: a hash table with linear probing ---- */

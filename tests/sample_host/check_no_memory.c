@@ -29,8 +29,8 @@ START_TEST(txt2img_survives) {
     const char *arguments =
         "txt2img apple --negative-prompt \"$(printf '%9000s' pear)\" --model \"$S/tests/golden/data/tiny\" "
         "--steps 1 --width 8 --height 8 --seed 1 --json -o out/file";
-    survives(arguments, EXPECT, "once", 1500);
-    survives(arguments, EXPECT, "lasting", 1500);
+    survives(arguments, EXPECT, "once", 800);
+    survives(arguments, EXPECT, "lasting", 800);
 }
 END_TEST
 
@@ -38,8 +38,8 @@ START_TEST(attention_survives) {
     const char *arguments = "attention --q \"$S/tests/golden/data/attention_many_small_q.npy\" --k "
                             "\"$S/tests/golden/data/attention_many_small_k.npy\" --v "
                             "\"$S/tests/golden/data/attention_many_small_v.npy\" --json -o out/file";
-    survives(arguments, EXPECT, "once", 250);
-    survives(arguments, EXPECT, "lasting", 250);
+    survives(arguments, EXPECT, "once", 150);
+    survives(arguments, EXPECT, "lasting", 150);
 }
 END_TEST
 
@@ -48,8 +48,8 @@ START_TEST(other_commands_survive) {
     static const char *const commands[] = {"plugins", "plugins --json",
                                            "bench attention --shape 1,1,4,4,8 --json"};
     for (size_t i = 0; i < sizeof commands / sizeof commands[0]; ++i) {
-        survives(commands[i], "", "once", 200);
-        survives(commands[i], "", "lasting", 200);
+        survives(commands[i], "", "once", 150);
+        survives(commands[i], "", "lasting", 150);
     }
 }
 END_TEST
