@@ -358,6 +358,15 @@ static int exit_status(const struct app *app, attune_code code) {
     return code == ATTUNE_UNAVAILABLE ? EXIT_NO_BACKEND : EXIT_FAILED;
 }
 
+int app_end_output(int status) {
+    int failed = fflush(stdout) != 0 || ferror(stdout);
+    if (failed && status == EXIT_DONE) { /* else there is an error line already */
+        fprintf(stderr, "sample_host: error: cannot write to standard output: %s\n", strerror(errno));
+        return EXIT_FAILED;
+    }
+    return status;
+}
+
 /* jansson's memory: an object that lacks what there was no memory for must not pass for a whole one. */
 static int json_starved;
 
@@ -402,12 +411,7 @@ static int report(struct app *app, attune_code code) {
                 named ? "" : error->where, named ? "" : ": ", error->message, error->hint[0] ? "; " : "",
                 error->hint);
     }
-    int status = exit_status(app, code);
-    if (fflush(stdout) != 0 || ferror(stdout)) {
-        fprintf(stderr, "sample_host: error: cannot write to standard output: %s\n", strerror(errno));
-        return status ? status : EXIT_FAILED;
-    }
-    return status;
+    return app_end_output(exit_status(app, code));
 }
 
 /* What popt allocated for string options. */

@@ -77,6 +77,10 @@ typedef struct job {
     uint64_t units_done;
 } job;
 
+static uint64_t image_count(void) {
+    return (uint64_t)options.batch_size * (uint64_t)options.batch_count;
+}
+
 static attune_code parse_seed(job *j, const char *name, const char *given, uint64_t *seed) {
     char *end;
     const char *text = given ? given : "-1";
@@ -137,7 +141,7 @@ static attune_code check(job *j, int argc, const char **argv) {
         return app_usage(app, "--cfg-scale %s is no number of at least 0", options.cfg_scale);
     attune_code code = parse_noise(j);
     if (code == ATTUNE_OK)
-        code = pictures_check(options.output, &app->error);
+        code = pictures_check(options.output, image_count(), &app->error);
     if (code == ATTUNE_INVALID_ARGUMENT)
         app->status = EXIT_USAGE;
     return code;
@@ -253,7 +257,6 @@ static char *parameters(job *j, uint64_t index) {
 
 static attune_code write_images(job *j, attune_session *session, uint64_t first) {
     struct app *app = j->app;
-    uint64_t total = (uint64_t)options.batch_size * (uint64_t)options.batch_count;
     attune_image image = {.struct_size = sizeof image,
                           .width = j->plan.width,
                           .height = j->plan.height,
@@ -273,7 +276,8 @@ static attune_code write_images(job *j, attune_session *session, uint64_t first)
         if (code == ATTUNE_OK)
             code = attune_session_image(session, i, &image, &app->error);
         if (code == ATTUNE_OK)
-            code = pictures_write(options.output, first + i, total, seed, &image, text, path, &app->error);
+            code = pictures_write(options.output, first + i, image_count(), seed, &image, text, path,
+                                  &app->error);
         if (code == ATTUNE_OK) {
             progress_end(&j->bar);
             json_array_append_new(j->outputs, json_text(path));
@@ -347,6 +351,15 @@ static attune_code run_batch(job *j, uint64_t first) {
     return code;
 }
 
+/* A failure after some pictures says how many there are. */
+static void say_written(job *j) {
+    char *message = j->app->error.message;
+    size_t used = strlen(message), written = json_array_size(j->outputs);
+    if (written)
+        (void)snprintf(message + used, sizeof j->app->error.message - used,
+                       " (%zu of %llu pictures were written)", written, (unsigned long long)image_count());
+}
+
 /* What --json says of a run, finished or not. */
 static void fill_reply(job *j, double total) {
     struct app *app = j->app;
@@ -391,6 +404,8 @@ static attune_code run(struct app *app, int argc, const char **argv) {
         code = load_model(j);
     for (int b = 0; b < options.batch_count && code == ATTUNE_OK; ++b)
         code = run_batch(j, (uint64_t)b * (uint64_t)options.batch_size);
+    if (code != ATTUNE_OK)
+        say_written(j);
     if (j->model)
         fill_reply(j, progress_now() - start);
     if (code == ATTUNE_OK && !options.seed)

@@ -8,7 +8,8 @@ int main(void) {
     suite_add_tcase(suite, units_cases());
     suite_add_tcase(suite, usage_cases());
     suite_add_tcase(suite, bad_input_cases());
-    suite_add_tcase(suite, no_memory_cases());
+    suite_add_tcase(suite, places_cases());
+    suite_add_tcase(suite, each_allocation_cases());
     suite_add_tcase(suite, attention_cases());
     suite_add_tcase(suite, txt2img_cases());
     SRunner *runner = srunner_create(suite);

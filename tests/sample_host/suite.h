@@ -6,7 +6,8 @@
 
 TCase *usage_cases(void);
 TCase *bad_input_cases(void);
-TCase *no_memory_cases(void);
+TCase *places_cases(void);
+TCase *each_allocation_cases(void);
 TCase *attention_cases(void);
 TCase *txt2img_cases(void);
 TCase *units_cases(void);

@@ -1,5 +1,5 @@
-/* check_no_memory.c: memory that runs out at any allocation of a command: one line, the right status, nothing
- * left, nothing leaked (tests/preload/out_of_memory.c says how). */
+/* check_each_allocation.c: memory that runs out, and signals, at any allocation of a command: one line, the
+ * right status, nothing left, nothing leaked (tests/preload/each_allocation.c says how). */
 #include "suite.h"
 #include "tests/support/run.h"
 
@@ -8,18 +8,18 @@
 
 #define EXPECT "\"$HOST\" \"$@\" >expected.out && mv out/file expected.file && "
 
-/* Run a command, after `before`, with the failures of one kind at each of its allocations; more than `least`.
- */
-static void survives(const char *arguments, const char *before, const char *kind, unsigned long least) {
+/* Run a command, after `before`, with a misfortune at each of its allocations, of which more than `least` are
+ * visited. */
+static void survives(const char *arguments, const char *before, const char *misfortune, unsigned long least) {
     run_result r = run("rm -rf w; mkdir -p w/out; cd w; set -- %s --threads 1 -q; %s"
-                       "TMPDIR=$PWD/out OMP_NUM_THREADS=1 ATTUNE_TEST_MEMORY=%s "
+                       "TMPDIR=$PWD/out OMP_NUM_THREADS=1 ATTUNE_TEST_EACH=%s "
                        "ASAN_OPTIONS=verify_asan_link_order=0:detect_leaks=0 "
-                       "LD_PRELOAD=\"$B/tests/preload/out_of_memory.so\" \"$HOST\" \"$@\"",
-                       arguments, before, kind);
-    const char *last = strstr(r.err, " failures, ");
+                       "LD_PRELOAD=\"$B/tests/preload/each_allocation.so\" \"$HOST\" \"$@\"",
+                       arguments, before, misfortune);
+    const char *last = strstr(r.err, " visited, ");
     ck_assert_msg(r.status == 0, "%.200s: status %d\n%.2000s", arguments, r.status, r.err);
-    ck_assert_msg(run_lines(r.err) == 1 && last && strcmp(last, " failures, 0 wrong\n") == 0,
-                  "%.200s, %s:\n%.2000s", arguments, kind, r.err);
+    ck_assert_msg(run_lines(r.err) == 1 && last && strcmp(last, " visited, 0 wrong\n") == 0,
+                  "%.200s, %s:\n%.2000s", arguments, misfortune, r.err);
     ck_assert_uint_gt(strtoul(r.err, NULL, 10), least);
     run_free(&r);
 }
@@ -31,6 +31,8 @@ START_TEST(txt2img_survives) {
         "--steps 1 --width 8 --height 8 --seed 1 --json -o out/file";
     survives(arguments, EXPECT, "once", 800);
     survives(arguments, EXPECT, "lasting", 800);
+    survives(arguments, EXPECT, "signal", 800);
+    survives(arguments, EXPECT, "twice", 800);
 }
 END_TEST
 
@@ -54,8 +56,8 @@ START_TEST(other_commands_survive) {
 }
 END_TEST
 
-TCase *no_memory_cases(void) {
-    TCase *cases = tcase_create("no_memory");
+TCase *each_allocation_cases(void) {
+    TCase *cases = tcase_create("each_allocation");
     tcase_add_test(cases, txt2img_survives);
     tcase_add_test(cases, attention_survives);
     tcase_add_test(cases, other_commands_survive);

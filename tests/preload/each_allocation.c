@@ -1,18 +1,20 @@
 /*
- * out_of_memory.c: a library for LD_PRELOAD that lets sample_host meet the failure of each of its
- * allocations. At the n-th one the program forks: the child gets ENOMEM there (ATTUNE_TEST_MEMORY=once: only
- * there; lasting: from there on) and runs to its end; the parent judges how it ended, then goes on with
- * memory. One run visits every n in the 1st, 4th, 16th … pass through the same call stack; with "every"
- * in ATTUNE_TEST_MEMORY each.
+ * each_allocation.c: a library for LD_PRELOAD that stops sample_host at each of its allocations and forks:
+ * the child meets a misfortune there and runs to its end; the parent judges how it ended, then goes on
+ * without. So one run of the program visits every n-th allocation. ATTUNE_TEST_EACH names the misfortune:
+ * "once" (this allocation fails), "lasting" (so do all that follow), "signal" (SIGTERM), "twice" (two of
+ * them).
  *
  * Counted are the allocations, and mappings, that our code asks for, itself or through libc and the C
- * libraries in `ours`. Those of libgomp, oneDNN, libstdc++ and ld.so are not: these end the process by
- * design. Threads are refused (EAGAIN), since only the thread that forks lives on in the child.
+ * libraries in `ours`. Not those of libgomp, oneDNN, libstdc++ and ld.so, which end the process by design, as
+ * popt does where it copies words. Of the passes through one and the same call stack the 1st, 4th, 16th … are
+ * visited; with "every" in ATTUNE_TEST_EACH each. Threads are refused (EAGAIN), since only the thread that
+ * forks lives on in the child.
  *
- * A child must end by exit 1 to 3 and one "sample_host: error:" line; or by 0 where it could do without. It
- * must give back what it allocated, print a whole JSON object or none, and leave nothing but a whole
- * out/file, its results those of expected.out and expected.file where the test made them. What is wrong goes
- * to standard error with the call stack; the last line is "N failures, M wrong".
+ * A child must end by exit 1 to 3 and one "sample_host: error:" line, or by 0 where it could do without; by
+ * 130 after a signal. It must give back what it allocated, print a whole JSON object or none, and leave
+ * nothing but a whole out/file, its results those of expected.out and expected.file where the test made them.
+ * What is wrong goes to standard error with the call stack; the last line is "N visited, M wrong".
  */
 #include <dirent.h>
 #include <dlfcn.h>
@@ -22,6 +24,7 @@
 #include <jansson.h>
 #include <link.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -34,7 +37,7 @@
 #include <unwind.h>
 
 #define EXPORT __attribute__((visibility("default")))
-enum { LIVE = 1 << 15, PATHS = 1 << 14, STACK = 32, MAPS = 64, FILES = 64 };
+enum { INTERRUPTED = 130, LIVE = 1 << 15, PATHS = 1 << 14, STACK = 32, MAPS = 64, FILES = 64 };
 
 /* "" is the program itself, /proc/self/fd/ a plugin. */
 static const char *const ours[] = {"",        "/proc/self/fd/", "libjansson.so", "libpng16.so",
@@ -58,8 +61,9 @@ static struct {
 static size_t held;
 
 static int busy = 1; /* inside this library, or not begun: nothing is counted */
-static int lasting, every, starved;
-static unsigned long failures, wrong;
+static int lasting, every, signals;
+static int struck; /* this is a child past its misfortune */
+static unsigned long visits, wrong;
 static int output[2]; /* standard output and error of the children */
 static char *expected_file, *expected_output;
 static size_t expected_size;
@@ -203,8 +207,10 @@ static json_t *parse(const char *text) {
 }
 
 static const char *check_output(int status, const char *out, const char *err) {
-    static const char prefix[] = "sample_host: error: ";
+    const char *prefix = status == INTERRUPTED ? "sample_host: interrupted" : "sample_host: error: ";
     const char *end = strchr(err, '\n');
+    if (signals > 1 && status == INTERRUPTED)
+        return *out || *err ? "output after the second signal" : NULL;
     if (status == 0 && (*err || !*out))
         return "status 0 with a line on standard error, or without output";
     if (status && (strncmp(err, prefix, strlen(prefix)) != 0 || !end || end[1]))
@@ -265,13 +271,15 @@ static void judge(int status) {
     size_t size;
     char *out = read_all(output[0], &size), *err = read_all(output[1], &size);
     int code = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
-    const char *fault = code < 0 || code > 3 ? "ended by a signal or a strange status" : NULL;
+    const char *fault = code < 0 || (code > 3 && !(signals && code == INTERRUPTED))
+                            ? "ended by a signal or a strange status"
+                            : NULL;
     const char *files = check_files(code);
     if (!fault)
         fault = files ? files : check_output(code, out, err);
     if (fault) {
         void *stack[STACK];
-        say("failure %lu: %s (wait status %#x)\n%s%s", failures, fault, (unsigned)status, out, err);
+        say("visit %lu: %s (wait status %#x)\n%s%s", visits, fault, (unsigned)status, out, err);
         backtrace_symbols_fd(stack, backtrace(stack, STACK), STDERR_FILENO);
         ++wrong;
     }
@@ -279,7 +287,7 @@ static void judge(int status) {
     free(err);
 }
 
-/* ---- the failures ---- */
+/* ---- the visits ---- */
 
 /* Whether this allocation fails: in the child that is made for it. */
 static int fails(caller *who, const void *from) {
@@ -289,9 +297,9 @@ static int fails(caller *who, const void *from) {
     busy = 1;
     if (!decide((uintptr_t)from, who))
         _Unwind_Backtrace(decide_frame, who);
-    int counted = who->kind == COUNTED, now = counted && starved && lasting;
-    if (counted && !starved && is_due(who)) {
-        ++failures;
+    int counted = who->kind == COUNTED, now = counted && struck && lasting;
+    if (counted && !struck && is_due(who)) {
+        ++visits;
         int status;
         off_t at[FILES];
         if (ftruncate(output[0], 0) || ftruncate(output[1], 0))
@@ -304,7 +312,10 @@ static int fails(caller *who, const void *from) {
         if (child == 0) {
             dup2(output[0], STDOUT_FILENO);
             dup2(output[1], STDERR_FILENO);
-            now = starved = 1;
+            struck = 1;
+            now = !signals;
+            for (int i = 0; i < signals; ++i)
+                raise(SIGTERM);
         } else {
             while (waitpid(child, &status, 0) < 0 && errno == EINTR)
                 continue;
@@ -402,13 +413,14 @@ EXPORT int pthread_create(pthread_t *thread, const pthread_attr_t *attributes, v
 __attribute__((constructor)) static void begin(void) {
     static char buffer[BUFSIZ];
     struct dl_find_object found;
-    const char *mode = getenv("ATTUNE_TEST_MEMORY");
+    const char *mode = getenv("ATTUNE_TEST_EACH");
     size_t size;
     if (!mode || _dl_find_object((void *)(uintptr_t)begin, &found) != 0)
         return;
     self = found.dlfo_link_map;
     lasting = strstr(mode, "lasting") != NULL;
     every = strstr(mode, "every") != NULL;
+    signals = strstr(mode, "twice") ? 2 : strstr(mode, "signal") != NULL;
     expected_file = read_file("expected.file", &expected_size);
     expected_output = read_file("expected.out", &size);
     output[0] = memfd_create("stdout", MFD_CLOEXEC);
@@ -433,6 +445,6 @@ __attribute__((destructor)) static void end(void) {
     if (blocks > 3)
         say("never freed: %zu blocks\n", blocks);
     wrong += blocks > 0;
-    if (!starved && output[1])
-        say("%lu failures, %lu wrong\n", failures, wrong);
+    if (!struck && output[1])
+        say("%lu visited, %lu wrong\n", visits, wrong);
 }
