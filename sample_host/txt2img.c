@@ -54,6 +54,10 @@ static const struct poptOption table[] = {
      "the picture's file; of several, STEM-0001.png and so on; default: ./attune-SEED.png", "FILE"},
     POPT_TABLEEND};
 
+static uint64_t image_count(void) {
+    return (uint64_t)options.batch_size * (uint64_t)options.batch_count;
+}
+
 typedef struct job {
     struct app *app;
     const char *prompt, *negative_prompt, *model_path;
@@ -76,10 +80,6 @@ typedef struct job {
     progress_bar bar;
     uint64_t units_done;
 } job;
-
-static uint64_t image_count(void) {
-    return (uint64_t)options.batch_size * (uint64_t)options.batch_count;
-}
 
 static attune_code parse_seed(job *j, const char *name, const char *given, uint64_t *seed) {
     char *end;

@@ -213,6 +213,15 @@ START_TEST(closed_descriptors_stay_unusable) {
 }
 END_TEST
 
+START_TEST(lost_errors_do_not_change_the_status) {
+    run_result r =
+        run("draw() { \"$HOST\" txt2img apple --steps 1 --seed 1 -o a.png \"$@\" >list; echo $?; }; "
+            "draw 2>/dev/full; draw 2>&-; draw --model nowhere 2>/dev/full; draw --model nowhere 2>&-");
+    ck_assert_str_eq(r.out, "0\n0\n1\n1\n");
+    run_free(&r);
+}
+END_TEST
+
 TCase *places_cases(void) {
     TCase *cases = tcase_create("places");
     tcase_add_test(cases, names_that_cannot_be_written);
@@ -225,5 +234,6 @@ TCase *places_cases(void) {
     tcase_add_test(cases, a_limit_of_file_size_is_an_error);
     tcase_add_test(cases, lost_output_is_an_error);
     tcase_add_test(cases, closed_descriptors_stay_unusable);
+    tcase_add_test(cases, lost_errors_do_not_change_the_status);
     return cases;
 }
