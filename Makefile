@@ -42,6 +42,7 @@ SAMPLER_OBJ := $(call obj,plugin/sampler/*.c plugin/cpu/ops/*.c) $(B)/obj/plugin
 CLI_OBJ     := $(call obj,sample_host/*.c)
 TEST_OBJ    := $(call obj,tests/support/*.c)
 FIXTURES    := $(patsubst tests/fixtures/%.c,$(B)/tests/fixtures/%.so,$(wildcard tests/fixtures/*.c))
+PRELOADS    := $(patsubst tests/preload/%.c,$(B)/tests/preload/%.so,$(wildcard tests/preload/*.c))
 SUITES      := $(patsubst tests/%/,%,$(sort $(dir $(wildcard tests/*/check_*.c))))
 EXAMPLES    := $(patsubst examples/%.c,$(B)/examples/%,$(wildcard examples/*.c))
 PLUGINS     := $(B)/attune-cpu.so $(B)/attune-sampler-cpu.so
@@ -62,7 +63,7 @@ demo: build ## draw a picture with the embedded model
 	@scripts/demo.sh $(B)
 
 check: build ## run the tests; SUITE="kernels host" picks rooms
-	@$(MAKE) -s --no-print-directory $(JOBS) $(foreach s,$(filter $(SUITES),$(SUITE)),$(B)/tests/$(s)/check) $(FIXTURES)
+	@$(MAKE) -s --no-print-directory $(JOBS) $(foreach s,$(filter $(SUITES),$(SUITE)),$(B)/tests/$(s)/check) $(FIXTURES) $(PRELOADS)
 	@$(MAKE) -s --no-print-directory $(foreach s,$(SUITE),check-$(s))
 
 check-san: ## the tests under ASan and UBSan, in build/san
@@ -134,7 +135,7 @@ $(B)/examples/%: $(B)/obj/examples/%.o $(B)/libattune.so
 	$(call say,LD,$@)
 	$(Q)$(CC) $(LDFLAGS) -Wl,-rpath,'$$ORIGIN/..' -o $@ $< -L$(B) -lattune
 
-# ---- tests: tests/ROOM/check_*.c become build/tests/ROOM/check; fixture plugins are tests/fixtures/*.c ----
+# ---- tests: tests/ROOM/check_*.c become build/tests/ROOM/check; fixture plugins are tests/fixtures/*.c, libraries for LD_PRELOAD tests/preload/*.c ----
 $(B)/tests/fixtures/%.so: $(B)/obj/tests/fixtures/%.o plugin/plugin.map
 	@mkdir -p $(@D)
 	$(call say,LD,$@)
@@ -142,13 +143,20 @@ $(B)/tests/fixtures/%.so: $(B)/obj/tests/fixtures/%.o plugin/plugin.map
 	@chmod go-w $@ $(@D)
 $(B)/tests/fixtures/racers.so: $(B)/obj/plugin/cpu/identify.o
 
+$(B)/obj/tests/preload/%.o: ALL_CFLAGS += -fno-sanitize=all
+$(B)/tests/preload/%.so: LDFLAGS += -fno-sanitize=all
+$(B)/tests/preload/%.so: $(B)/obj/tests/preload/%.o
+	@mkdir -p $(@D)
+	$(call say,LD,$@)
+	$(Q)$(CC) -shared $(LDFLAGS) -o $@ $< $(shell pkg-config --libs jansson)
+
 define suite_rule
 $(B)/tests/$(1)/check: $(call obj,tests/$(1)/*.c) $(TEST_OBJ) $(KERNEL_OBJ) $(if $(filter sampler,$(1)),$(SAMPLER_OBJ)) $(if $(filter sample_host,$(1)),$(filter-out %/main.o,$(CLI_OBJ)),$(B)/obj/sample_host/npy.o $(B)/obj/sample_host/output.o) $(B)/libattune.a
 	@mkdir -p $$(@D)
 	$$(call say,LD,$$@)
 	$$(Q)$$(CC) $$(LDFLAGS) -o $$@ $$^ $$(CHECK_LIBS) $$(CLI_LIBS) $$(HOST_LIBS) $(if $(filter sampler,$(1)),$$(SAMPLER_LIBS))
 .PHONY: check-$(1)
-check-$(1): $(B)/tests/$(1)/check $(FIXTURES) $(B)/manifest.json $(B)/sample_host
+check-$(1): $(B)/tests/$(1)/check $(FIXTURES) $(PRELOADS) $(B)/manifest.json $(B)/sample_host
 	@echo "== $(1)"
 	@CK_DEFAULT_TIMEOUT=0 ATTUNE_BUILD=$(B) ATTUNE_SOURCE=. $(B)/tests/$(1)/check
 endef

@@ -14,8 +14,9 @@
 #endif
 
 static attune_code copy_failed(attune_error *error, const char *path, const char *what, int number) {
-    attune_code code = number == ENOSPC || number == ENOMEM || number == EDQUOT ? ATTUNE_RESOURCE_EXHAUSTED
-                                                                                : ATTUNE_UNAVAILABLE;
+    attune_code code = number == ENOSPC || number == ENOMEM || number == EDQUOT || number == EFBIG
+                           ? ATTUNE_RESOURCE_EXHAUSTED
+                           : ATTUNE_UNAVAILABLE;
     (void)attune_fail(error, code, ATTUNE_DOMAIN, path, "%s: %s", what, strerror(number));
     if (error)
         error->native_code = number;

@@ -200,20 +200,19 @@ static attune_code load_library(attune *host, source *from, uint32_t i, bool qui
     attune_text_copy(generation->path, sizeof generation->path, path);
     attune_text_copy(generation->vendor, sizeof generation->vendor, from->manifest.vendor);
     attune_generation *before = find_refused(host, library->id, path);
-    attune_code code = fits;
-    if (!code)
-        code = attune_loader_load(generation, from->folder, from->folder_path, &from->manifest, library,
+    if (!fits)
+        fits = attune_loader_load(generation, from->folder, from->folder_path, &from->manifest, library,
                                   &reason);
-    if (code)
+    if (fits)
         refuse(generation, &reason, count);
-    else {
+    attune_code code = attune_registry_publish(host, generation, before, error);
+    if (code)
+        attune_generation_release(generation);
+    else if (!fits) {
         ++count->active;
         attune_log(&host->logger, ATTUNE_LOG_INFO, library->id, "loaded version %s from %s", library->version,
                    path);
     }
-    code = attune_registry_publish(host, generation, before, error);
-    if (code)
-        attune_generation_release(generation);
     if (before)
         attune_generation_release(before);
     return code;

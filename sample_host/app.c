@@ -225,9 +225,51 @@ static int exit_status(const struct app *app, attune_code code) {
     return code == ATTUNE_UNAVAILABLE ? EXIT_NO_BACKEND : EXIT_FAILED;
 }
 
+int app_end_output(int status) {
+    int failed = fflush(stdout) != 0 || ferror(stdout);
+    if (failed && status == EXIT_DONE) { /* else there is an error line already */
+        fprintf(stderr, "sample_host: error: cannot write to standard output: %s\n", strerror(errno));
+        return EXIT_FAILED;
+    }
+    return status;
+}
+
+/* jansson's memory: an object that lacks what there was no memory for must not pass for a whole one. */
+static int json_starved;
+
+static void *json_memory(size_t bytes) {
+    void *memory = malloc(bytes);
+    json_starved |= !memory;
+    return memory;
+}
+
+/* The JSON object, whole or not at all; the code, which becomes an error where memory ran out. */
+static attune_code print_json(struct app *app, attune_code code) {
+    attune_error *error = &app->error;
+    if (code == ATTUNE_OK && json_starved)
+        code = attune_fail(error, ATTUNE_RESOURCE_EXHAUSTED, "sample_host", app->command,
+                           "no memory for the JSON object");
+    json_starved = 0;
+    json_object_set(app->reply, "warnings", app->warnings);
+    if (code != ATTUNE_OK)
+        json_object_set_new(app->reply, "error",
+                            json_pack("{s:s, s:o, s:o}", "code", attune_code_name(code), "message",
+                                      json_text(error->message), "hint", json_text(error->hint)));
+    char *text = json_dumps(app->reply, JSON_INDENT(2) | JSON_PRESERVE_ORDER | JSON_REAL_PRECISION(9));
+    if (text && !json_starved) /* jansson may leave something out and go on */
+        puts(text);
+    else if (code == ATTUNE_OK)
+        code = attune_fail(error, ATTUNE_RESOURCE_EXHAUSTED, "sample_host", app->command,
+                           "no memory for the JSON object");
+    free(text);
+    return code;
+}
+
 /* The one error line, or the JSON object with "error"; then the exit status. */
 static int report(struct app *app, attune_code code) {
     const attune_error *error = &app->error;
+    if (app->json)
+        code = print_json(app, code);
     if (code != ATTUNE_OK) {
         /* a file's name, where the message does not say it itself */
         int named = !strpbrk(error->where, "/.") || strstr(error->message, error->where);
@@ -236,27 +278,13 @@ static int report(struct app *app, attune_code code) {
                 named ? "" : error->where, named ? "" : ": ", error->message, error->hint[0] ? "; " : "",
                 error->hint);
     }
-    if (app->json) {
-        if (code != ATTUNE_OK)
-            json_object_set_new(app->reply, "error",
-                                json_pack("{s:s, s:o, s:o}", "code", attune_code_name(code), "message",
-                                          json_text(error->message), "hint", json_text(error->hint)));
-        json_object_set(app->reply, "warnings", app->warnings);
-        if (json_dumpf(app->reply, stdout, JSON_INDENT(2) | JSON_PRESERVE_ORDER | JSON_REAL_PRECISION(9)) ==
-            0)
-            putchar('\n');
-    }
-    int status = exit_status(app, code);
-    if (fflush(stdout) != 0 || ferror(stdout)) {
-        fprintf(stderr, "sample_host: error: cannot write to standard output: %s\n", strerror(errno));
-        return status ? status : EXIT_FAILED;
-    }
-    return status;
+    return app_end_output(exit_status(app, code));
 }
 
 int app_run(const command *which, int argc, const char **argv) {
     struct app *app = &the_app;
     app->command = which->name;
+    json_set_alloc_funcs(json_memory, free);
     app->reply = json_object();
     app->warnings = json_array();
     attune_code code = ATTUNE_RESOURCE_EXHAUSTED;

@@ -56,6 +56,10 @@ extern const command txt2img_command, plugins_command, attention_command, bench_
 /* Parse argv for `which`, open the host, run, report, free. Returns the process's exit status. */
 int app_run(const command *which, int argc, const char **argv);
 
+/* Flush standard output at the end. Returns `status`; where 0 and the output cannot be written, 1 after a
+ * line. */
+int app_end_output(int status);
+
 /* A wrong argument: fills app->error with a message and a hint that names --help; the exit status will be 2.
  */
 __attribute__((format(printf, 2, 3))) attune_code app_usage(struct app *app, const char *format, ...);

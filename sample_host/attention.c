@@ -3,6 +3,7 @@
 #include "app.h"
 #include "interrupt.h"
 #include "npy.h"
+#include "output.h"
 #include "progress.h"
 
 #include <math.h>
@@ -138,6 +139,8 @@ static attune_code run(struct app *app, int argc, const char **argv) {
     attune_stream stream = {.struct_size = sizeof stream};
     memset(&a, 0, sizeof a);
     attune_code code = check(app, argc, argv);
+    if (code == ATTUNE_OK)
+        code = output_check(options.output, &app->error);
     if (code == ATTUNE_OK)
         code = app_cpu_stream(app, &stream);
     if (code != ATTUNE_OK)

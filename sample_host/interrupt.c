@@ -30,6 +30,7 @@ void interrupt_install(void) {
     sigaction(SIGTERM, &action, NULL);
     action.sa_handler = SIG_IGN;
     sigaction(SIGPIPE, &action, NULL);
+    sigaction(SIGXFSZ, &action, NULL);
 }
 
 const attune_control *interrupt_control(void) {

@@ -5,7 +5,8 @@
 
 #include "attune/plugin.h"
 
-/* Handle SIGINT and SIGTERM; ignore SIGPIPE, so that a closed standard output is an error and not a death. */
+/* Handle SIGINT and SIGTERM; ignore SIGPIPE and SIGXFSZ, so that a closed standard output and a file that may
+ * not grow are errors and not deaths. */
 void interrupt_install(void);
 
 /* The control to pass to every long call: cancelled once a signal came. */

@@ -3,7 +3,8 @@
 #include "interrupt.h"
 #include "nearest.h"
 
-#include <stdlib.h>
+#include <fcntl.h>
+#include <unistd.h>
 
 static const command *const commands[] = {&txt2img_command, &plugins_command, &attention_command,
                                           &bench_attention_command, &study_determinism_command};
@@ -53,8 +54,19 @@ static int unknown_command(int argc, const char **argv) {
     return EXIT_USAGE;
 }
 
+/* A descriptor 0 to 2 that is closed would become the next file that is opened, and be written to. It is
+ * taken, and stays as unusable: glibc does so for set-user-ID programs. */
+static int take_standard_descriptors(void) {
+    for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; ++fd)
+        if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY) != fd)
+            return -1;
+    return 0;
+}
+
 int main(int argc, char **arguments) {
     const char **argv = (const char **)arguments;
+    if (take_standard_descriptors() != 0)
+        return EXIT_FAILED;
     interrupt_install();
     if (argc < 2) {
         print_help(stderr);
@@ -62,11 +74,11 @@ int main(int argc, char **arguments) {
     }
     if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "help") == 0) {
         print_help(stdout);
-        return fflush(stdout) == 0 ? EXIT_DONE : EXIT_FAILED;
+        return app_end_output(EXIT_DONE);
     }
     if (strcmp(argv[1], "--version") == 0) {
         puts("sample_host " ATTUNE_VERSION);
-        return fflush(stdout) == 0 ? EXIT_DONE : EXIT_FAILED;
+        return app_end_output(EXIT_DONE);
     }
     int used;
     const command *which = find_command(argc, argv, &used);

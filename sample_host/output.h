@@ -13,9 +13,11 @@ typedef struct output_file {
     char path[4096];
 } output_file;
 
-/* Start `path`; a device or a pipe is written directly. Errors: NOT_FOUND (folder missing),
- * PERMISSION_DENIED, INVALID_ARGUMENT (too long, a folder).
- */
+/* Before any work: whether `path` can be written, as far as can be told without writing. Errors: NOT_FOUND
+ * (no such folder), PERMISSION_DENIED (folder or file), FAILED_PRECONDITION (too long, a folder). */
+attune_code output_check(const char *path, attune_error *error);
+
+/* Start `path`, after output_check; a device or a pipe is written directly, a link is followed and stays. */
 attune_code output_begin(output_file *file, const char *path, attune_error *error);
 
 /* Flush, sync to the file system's knowledge and rename over `path`; with `keep` an existing file is not

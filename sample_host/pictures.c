@@ -4,7 +4,6 @@
 #include "png_file.h"
 
 #include <strings.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 enum { PATH_SIZE = 4400, MOST_NAMES = 10000 };
@@ -15,11 +14,19 @@ static const char *extension(const char *path) {
     return dot && dot != name ? dot : path + strlen(path);
 }
 
-attune_code pictures_check(const char *output, attune_error *error) {
+/* Image `index` of `total` where -o is given. */
+static void name_picture(const char *output, uint64_t index, uint64_t total, char *path) {
+    const char *dot = extension(output);
+    if (total == 1)
+        (void)snprintf(path, PATH_SIZE, "%s", output);
+    else
+        (void)snprintf(path, PATH_SIZE, "%.*s-%04llu%s", (int)(dot - output), output,
+                       (unsigned long long)index + 1, dot);
+}
+
+attune_code pictures_check(const char *output, uint64_t total, attune_error *error) {
     static const char *const others[] = {".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"};
-    char folder[PATH_SIZE] = ".";
-    struct stat status;
-    const char *slash = output ? strrchr(output, '/') : NULL;
+    char path[PATH_SIZE] = "./attune.png";
     if (output && (!output[0] || strcmp(output, "-") == 0))
         return attune_fail(error, ATTUNE_INVALID_ARGUMENT, "sample_host", "-o",
                            "-o needs a file name; /dev/stdout is standard output");
@@ -30,29 +37,16 @@ attune_code pictures_check(const char *output, attune_error *error) {
             attune_hint(error, "let the name end in .png");
             return ATTUNE_INVALID_ARGUMENT;
         }
-    if (slash)
-        (void)snprintf(folder, sizeof folder, "%.*s", (int)(slash - output) + 1, output);
-    if (stat(folder, &status) != 0 || !S_ISDIR(status.st_mode)) {
-        attune_fail(error, ATTUNE_NOT_FOUND, "sample_host", folder, "the output folder %s does not exist",
-                    folder);
-        attune_hint(error, "make it first: mkdir -p %s", folder);
-        return ATTUNE_NOT_FOUND;
-    }
-    if (access(folder, W_OK) != 0)
-        return output_errno(error, "write to folder", folder);
-    return ATTUNE_OK;
+    if (output)
+        name_picture(output, 0, total, path);
+    return output_check(path, error);
 }
 
 attune_code pictures_write(const char *output, uint64_t index, uint64_t total, uint64_t seed,
                            const attune_image *image, const char *parameters, char *path,
                            attune_error *error) {
     if (output) {
-        const char *dot = extension(output);
-        if (total == 1)
-            (void)snprintf(path, PATH_SIZE, "%s", output);
-        else
-            (void)snprintf(path, PATH_SIZE, "%.*s-%04llu%s", (int)(dot - output), output,
-                           (unsigned long long)index + 1, dot);
+        name_picture(output, index, total, path);
         return png_write(path, image, parameters, 0, error);
     }
     attune_code code = ATTUNE_ALREADY_EXISTS;

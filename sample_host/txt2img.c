@@ -52,6 +52,10 @@ static const struct poptOption table[] = {
      "the picture's file; of several, STEM-0001.png and so on; default: ./attune-SEED.png", "FILE"},
     POPT_TABLEEND};
 
+static uint64_t image_count(void) {
+    return (uint64_t)options.batch_size * (uint64_t)options.batch_count;
+}
+
 typedef struct job {
     struct app *app;
     const char *prompt, *negative_prompt, *model_path;
@@ -114,7 +118,7 @@ static attune_code check(job *j, int argc, const char **argv) {
     if (code == ATTUNE_OK)
         code = parse_noise(j);
     if (code == ATTUNE_OK)
-        code = pictures_check(options.output, &app->error);
+        code = pictures_check(options.output, image_count(), &app->error);
     if (code == ATTUNE_INVALID_ARGUMENT)
         app->status = EXIT_USAGE;
     return code;
@@ -223,7 +227,6 @@ static char *parameters(job *j, uint64_t index) {
 
 static attune_code write_images(job *j, attune_session *session, uint64_t first) {
     struct app *app = j->app;
-    uint64_t total = (uint64_t)options.batch_size * (uint64_t)options.batch_count;
     attune_image image = {.struct_size = sizeof image,
                           .width = j->plan.width,
                           .height = j->plan.height,
@@ -243,7 +246,8 @@ static attune_code write_images(job *j, attune_session *session, uint64_t first)
         if (code == ATTUNE_OK)
             code = attune_session_image(session, i, &image, &app->error);
         if (code == ATTUNE_OK)
-            code = pictures_write(options.output, first + i, total, seed, &image, text, path, &app->error);
+            code = pictures_write(options.output, first + i, image_count(), seed, &image, text, path,
+                                  &app->error);
         if (code == ATTUNE_OK) {
             progress_end(&j->bar);
             json_array_append_new(j->outputs, json_text(path));
@@ -317,6 +321,15 @@ static attune_code run_batch(job *j, uint64_t first) {
     return code;
 }
 
+/* A failure after some pictures says how many there are. */
+static void say_written(job *j) {
+    char *message = j->app->error.message;
+    size_t used = strlen(message), written = json_array_size(j->outputs);
+    if (written)
+        (void)snprintf(message + used, sizeof j->app->error.message - used,
+                       " (%zu of %llu pictures were written)", written, (unsigned long long)image_count());
+}
+
 /* What --json says of a run, finished or not. */
 static void fill_reply(job *j, double total) {
     struct app *app = j->app;
@@ -361,6 +374,8 @@ static attune_code run(struct app *app, int argc, const char **argv) {
         code = load_model(j);
     for (int b = 0; b < options.batch_count && code == ATTUNE_OK; ++b)
         code = run_batch(j, (uint64_t)b * (uint64_t)options.batch_size);
+    if (code != ATTUNE_OK)
+        say_written(j);
     if (j->model)
         fill_reply(j, progress_now() - start);
     if (code == ATTUNE_OK && !options.seed)

@@ -9,6 +9,8 @@ int main(void) {
     suite_add_tcase(suite, usage_cases());
     suite_add_tcase(suite, webui_cases());
     suite_add_tcase(suite, bad_input_cases());
+    suite_add_tcase(suite, places_cases());
+    suite_add_tcase(suite, each_allocation_cases());
     suite_add_tcase(suite, attention_cases());
     suite_add_tcase(suite, txt2img_cases());
     suite_add_tcase(suite, study_cases());

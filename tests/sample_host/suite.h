@@ -7,6 +7,8 @@
 TCase *usage_cases(void);
 TCase *webui_cases(void);
 TCase *bad_input_cases(void);
+TCase *places_cases(void);
+TCase *each_allocation_cases(void);
 TCase *attention_cases(void);
 TCase *txt2img_cases(void);
 TCase *units_cases(void);
