@@ -347,7 +347,7 @@ static attune_code check(study *s, int argc, const char **argv) {
         code = add_backends(s);
     if (code == ATTUNE_OK && options.output) {
         (void)snprintf(probe, sizeof probe, "%s/study.png", options.output);
-        code = pictures_check(probe, &app->error);
+        code = pictures_check(probe, 2, &app->error);
     }
     json_object_set_new(app->reply, "prompt", json_text(s->prompt));
     json_object_set_new(app->reply, "seed", json_integer((json_int_t)s->seed));
