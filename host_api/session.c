@@ -82,8 +82,6 @@ static attune_code bind_new(attune_session *session, const attune_attention_prob
     attune_choice choice;
     if (asked.determinism < session->determinism)
         asked.determinism = session->determinism;
-    if (asked.budget > session->memory_limit)
-        asked.budget = session->memory_limit;
     bound *one = calloc(1, sizeof *one);
     if (!one || grow(session)) {
         free(one);

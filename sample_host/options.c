@@ -302,7 +302,7 @@ static void free_list(char ***list) {
 
 void options_free(void) {
     for (int t = 0; t < TABLES; ++t)
-        for (const struct poptOption *o = tables[t]; o->longName; ++o)
+        for (const struct poptOption *o = tables[t]; o && o->longName; ++o)
             if (o->argInfo == POPT_ARG_STRING && o->arg) {
                 free(*(char **)o->arg);
                 *(char **)o->arg = NULL;

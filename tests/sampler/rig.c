@@ -138,9 +138,13 @@ static attune_code attend(void *context, uint64_t binding, const attune_attentio
                           const attune_stream *stream, const attune_control *control, attune_error *error) {
     rig *r = context;
     const attune_attention_problem *p = &r->problem[binding - 1];
-    attune_attention_f32 call = {p->batch, p->heads_q, p->heads_kv, p->n_q, p->n_k, p->d_qk, p->d_v,
-                                 NULL,     NULL,       NULL,        NULL,   NULL,   {0},     {0},
-                                 {0},      {0},        {0},         0,      0,      0};
+    attune_attention_f32 call = {.batch = p->batch,
+                                 .heads_q = p->heads_q,
+                                 .heads_kv = p->heads_kv,
+                                 .n_q = p->n_q,
+                                 .n_k = p->n_k,
+                                 .d_qk = p->d_qk,
+                                 .d_v = p->d_v};
     const attune_tensor *tensors[] = {args->q, args->k, args->v, args->out};
     const int64_t *strides[] = {p->stride_q, p->stride_k, p->stride_v, p->stride_out};
     int64_t *to[] = {call.stride_q, call.stride_k, call.stride_v, call.stride_out};
