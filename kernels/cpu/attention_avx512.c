@@ -1,8 +1,7 @@
 /* kernels/cpu/attention_avx512.c: the attention kernel in AVX-512 (F, BW, DQ, VL): 16 queries per vector, 32
  * registers. */
-#include <immintrin.h>
+#include "kernels/cpu/vector_avx512.h"
 
-#define WIDTH         16
 #define TILE_VECTORS  4
 #define GROUP_1       8
 #define GROUP_2       8
@@ -10,103 +9,6 @@
 #define GROUP_4       6
 #define CHANNEL_PIECE 64
 #define EXP2_CHAINS   8
-
-#include "kernels/arithmetic.h"
-
-typedef __m512 vec;
-
-static inline vec v_zero(void) {
-    return _mm512_setzero_ps();
-}
-static inline vec v_set1(float x) {
-    return _mm512_set1_ps(x);
-}
-static inline vec v_load(const float *p) {
-    return _mm512_loadu_ps(p);
-}
-/* Held in a register: read from memory anew, it would cost a load for each use. */
-static inline void v_keep(vec *x) {
-    __asm__("" : "+v"(*x));
-}
-static inline void v_store(float *p, vec x) {
-    _mm512_storeu_ps(p, x);
-}
-static inline vec v_load_part(const float *p, int n) {
-    return _mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1), p);
-}
-static inline void v_store_part(float *p, vec x, int n) {
-    _mm512_mask_storeu_ps(p, (__mmask16)((1u << n) - 1), x);
-}
-static inline vec v_add(vec a, vec b) {
-    return _mm512_add_ps(a, b);
-}
-static inline vec v_sub(vec a, vec b) {
-    return _mm512_sub_ps(a, b);
-}
-static inline vec v_mul(vec a, vec b) {
-    return _mm512_mul_ps(a, b);
-}
-static inline vec v_div(vec a, vec b) {
-    return _mm512_div_ps(a, b);
-}
-static inline vec v_max(vec a, vec b) {
-    return _mm512_max_ps(a, b);
-}
-static inline vec v_min(vec a, vec b) {
-    return _mm512_min_ps(a, b);
-}
-static inline vec v_fma(vec a, vec b, vec c) {
-    return _mm512_fmadd_ps(a, b, c);
-}
-static inline vec v_select_equal(vec a, vec b, vec yes, vec no) {
-    return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, _CMP_EQ_OQ), no, yes);
-}
-static inline vec v_select_nan(vec a, vec yes, vec no) {
-    return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q), no, yes);
-}
-static inline int v_any_not_equal(vec a, vec b) {
-    return _mm512_cmp_ps_mask(a, b, _CMP_NEQ_UQ) != 0;
-}
-
-typedef vec power;
-
-static inline vec v_exp2_split(vec t, power *n) {
-    *n = _mm512_roundscale_ps(t, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-    return v_sub(t, *n);
-}
-static inline vec v_exp2_scale(vec p, power n) {
-    return _mm512_scalef_ps(p, n);
-}
-static inline vec v_at_least(vec t, vec low, vec x) {
-    return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(t, low, _CMP_NLT_UQ), x);
-}
-
-/* 16 x 16: pairs of rows interleaved, then pairs of pairs, then the four 128-bit quarters exchanged twice. */
-static inline void v_transpose(vec x[WIDTH]) {
-    vec y[WIDTH];
-#pragma GCC unroll 4
-    for (int i = 0; i < 16; i += 4) {
-        const __m512d a = _mm512_castps_pd(_mm512_unpacklo_ps(x[i], x[i + 1]));
-        const __m512d b = _mm512_castps_pd(_mm512_unpackhi_ps(x[i], x[i + 1]));
-        const __m512d c = _mm512_castps_pd(_mm512_unpacklo_ps(x[i + 2], x[i + 3]));
-        const __m512d d = _mm512_castps_pd(_mm512_unpackhi_ps(x[i + 2], x[i + 3]));
-        y[i] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, c));
-        y[i + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, c));
-        y[i + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(b, d));
-        y[i + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(b, d));
-    }
-#pragma GCC unroll 4
-    for (int i = 0; i < 4; ++i) {
-        const vec a = _mm512_shuffle_f32x4(y[i], y[i + 4], 0x88),
-                  b = _mm512_shuffle_f32x4(y[i + 8], y[i + 12], 0x88);
-        const vec c = _mm512_shuffle_f32x4(y[i], y[i + 4], 0xdd),
-                  d = _mm512_shuffle_f32x4(y[i + 8], y[i + 12], 0xdd);
-        x[i] = _mm512_shuffle_f32x4(a, b, 0x88);
-        x[i + 8] = _mm512_shuffle_f32x4(a, b, 0xdd);
-        x[i + 4] = _mm512_shuffle_f32x4(c, d, 0x88);
-        x[i + 12] = _mm512_shuffle_f32x4(c, d, 0xdd);
-    }
-}
 
 #include "kernels/cpu/attention_tile.h"
 
