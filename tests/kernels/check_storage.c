@@ -95,7 +95,7 @@ static void compare_stored(const format *f, const attention_case *c) {
         want[i] = f->narrow(a.out[i]);
     p.q = q, p.k = k, p.v = v, p.out = out, p.storage = f->storage;
     const attune_attention_f32_kernel *kernel;
-    for (int isa = ATTUNE_CPU_AVX2; isa <= ATTUNE_CPU_AVX512 && (kernel = kernel_at(isa)) != NULL; ++isa) {
+    for (int isa = 0; isa < ATTUNE_CPU_ISAS && (kernel = kernel_at(isa)) != NULL; ++isa) {
         for (size_t i = 0; i < a.out_floats; ++i)
             out[i] = f->nan;
         run_kernel(kernel, &p);
