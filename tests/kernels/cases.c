@@ -70,7 +70,7 @@ attention_case problem_at(uint64_t i) {
         c.sow = (unsigned)random_int(&s, 1, (1 << SOW_BITS) - 1);
     else if (kind == 1)
         c.sow = 1u << random_int(&s, 0, SOW_BITS - 1);
-    while (c.batch * c.heads_q * c.n_q * c.n_k * (c.d_qk + c.d_v) > 1000000) {
+    while (c.batch * c.heads_q * c.n_q * c.n_k * (c.d_qk + c.d_v) > 800000) {
         int64_t *const cut = extents[random_int(&s, 0, 4)];
         *cut = *cut * 2 / 3 + (*cut < 3);
     }

@@ -12,7 +12,7 @@ START_TEST(same_bits_as_the_reference) {
     source = source ? source : ".";
     ck_assert_ptr_nonnull(mkdtemp(folder));
     (void)snprintf(command, sizeof command, "sh '%s/tests/kernels/arm64.sh' '%s' '%s' %lu", source, source,
-                   folder, (unsigned long)check_count(160));
+                   folder, (unsigned long)check_count(64));
     const int status = system(command);
     (void)snprintf(program, sizeof program, "%s/arm64", folder);
     (void)unlink(program);
