@@ -47,7 +47,7 @@ SUITES      := $(patsubst tests/%/,%,$(sort $(dir $(wildcard tests/*/check_*.c))
 EXAMPLES    := $(patsubst examples/%.c,$(B)/examples/%,$(wildcard examples/*.c))
 PLUGINS     := $(B)/attune-cpu.so $(B)/attune-sampler-cpu.so
 
-.PHONY: all build demo check check-san check-clang bench lint format install clean deps help
+.PHONY: all build demo check check-long check-san check-clang bench lint format install clean deps help
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -68,6 +68,9 @@ check: build ## run the tests; SUITE="kernels host" picks rooms
 
 check-san: ## the tests under ASan and UBSan, in build/san
 	@$(MAKE) -s --no-print-directory check B=build/san SAN=1 OPT=-O1
+
+check-long: ## the suite of kernels with 30 times the random problems (half an hour); ATTUNE_CHECK_FIRST=N repeats from problem N
+	@ATTUNE_CHECK_TIMES=$${ATTUNE_CHECK_TIMES:-30} $(MAKE) -s --no-print-directory check SUITE=kernels
 
 check-clang: deps ## build everything and the tests with clang, in build/clang
 	@scripts/deps.sh clang
@@ -93,8 +96,10 @@ help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(filter %Makefile %.mk,$(MAKEFILE_LIST)) | while IFS='|' read -r t h; do printf '  make %-12s %s\n' "$$t" "$$h"; done
 
 # ---- objects ----
+ifneq ($(filter x86_64-%,$(shell $(CC) -dumpmachine)),)
 $(B)/obj/%_avx2.o: ALL_CFLAGS += -mavx2 -mfma -mf16c
 $(B)/obj/%_avx512.o: ALL_CFLAGS += -mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma
+endif
 $(B)/obj/kernels/cpu/%.o $(B)/obj/plugin/cpu/ops/%.o: OPT = -O3
 $(B)/obj/%.o: %.c Makefile
 	@mkdir -p $(@D)

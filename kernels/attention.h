@@ -32,7 +32,7 @@ typedef struct attune_attention_f32 {
 
 /* A kernel. The pointers of the args may be NULL in tasks and workspace. */
 typedef struct attune_attention_f32_kernel {
-    const char *isa; /* "generic", "avx2", "avx512" */
+    const char *isa; /* "generic", "avx2", "avx512", "neon" */
     /* [any] How many tasks a problem is cut into, >= 1. */
     uint64_t (*tasks)(const attune_attention_f32 *args);
     /* [any] Bytes of workspace, aligned to 64, that each concurrent run needs; a multiple of 64; UINT64_MAX =
@@ -45,6 +45,7 @@ typedef struct attune_attention_f32_kernel {
 extern const attune_attention_f32_kernel attune_attention_f32_generic;
 extern const attune_attention_f32_kernel attune_attention_f32_avx2;
 extern const attune_attention_f32_kernel attune_attention_f32_avx512;
+extern const attune_attention_f32_kernel attune_attention_f32_neon; /* each on its own architecture */
 
 /* ---- the reference (kernels/reference): any channel stride, no workspace, one thread ---- */
 

@@ -1,4 +1,5 @@
 /* kernels/cpu/attention_avx2.c: the attention kernel in AVX2 and FMA: 8 queries per vector, 16 registers. */
+#ifdef __x86_64__
 #include "kernels/cpu/vector_avx2.h"
 
 #define TILE_VECTORS  3
@@ -12,3 +13,4 @@
 
 const attune_attention_f32_kernel attune_attention_f32_avx2 = {
     .isa = "avx2", .tasks = count_tasks, .workspace = workspace_bytes, .run = run_task};
+#endif

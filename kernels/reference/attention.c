@@ -136,23 +136,3 @@ void attune_attention_f32_reference(const attune_attention_f32 *args) {
         attend_index(args, index);
     attune_fp_leave(environment);
 }
-
-/* The same rows as tasks: the kernel for processors that have none of their own. */
-static uint64_t tasks(const attune_attention_f32 *args) {
-    return (uint64_t)args->batch * (uint64_t)args->heads_q * (uint64_t)args->n_q;
-}
-
-static uint64_t workspace(const attune_attention_f32 *args) {
-    (void)args;
-    return 0;
-}
-
-static void run(const attune_attention_f32 *args, uint64_t task, void *memory) {
-    (void)memory;
-    const uint64_t environment = attune_fp_enter();
-    attend_index(args, (int64_t)task);
-    attune_fp_leave(environment);
-}
-
-const attune_attention_f32_kernel attune_attention_f32_generic = {
-    .isa = "generic", .tasks = tasks, .workspace = workspace, .run = run};

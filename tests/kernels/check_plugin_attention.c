@@ -1,7 +1,7 @@
 /* tests/kernels/check_plugin_attention.c: attune.attention/1 of the plugin attune-cpu: tables, refusals,
  * runs. */
 #include "tests/kernels/cases.h"
-#include "tests/kernels/plugin_host.h"
+#include "tests/kernels/plugin_call.h"
 #include "tests/kernels/suite.h"
 
 #include <math.h>
@@ -22,82 +22,20 @@ static void stop(void) {
 
 /* ---- a call made of a case ---- */
 
-typedef struct call {
-    attention_arrays arrays;
-    attune_attention_problem problem;
-    attune_attention_answer answer;
-    attune_tensor q, k, v, mask, out;
-    attune_attention_args args;
-    attune_stream stream;
-} call;
-
-static attune_tensor tensor(const void *data, attune_dtype dtype, int64_t tokens, int64_t channels,
-                            int64_t batch, int64_t heads, const int64_t stride[4]) {
-    attune_tensor t = {.data = (void *)(uintptr_t)data,
-                       .device = host.id,
-                       .dtype = dtype,
-                       .ndim = 4,
-                       .shape = {batch, heads, tokens, channels}};
-    memcpy(t.stride, stride, 4 * sizeof *stride);
-    t.bytes = attune_tensor_span(&t);
-    return t;
-}
+typedef plugin_call call;
 
 static void call_make(call *c, const attention_case *from, uint32_t workers) {
-    memset(c, 0, sizeof *c);
-    c->arrays = arrays_make(from);
-    const attune_attention_f32 *a = &c->arrays.args;
-    attune_attention_problem *p = &c->problem;
-    *p = (attune_attention_problem){.struct_size = sizeof *p,
-                                    .mask = from->mask_kind,
-                                    .causal = from->causal,
-                                    .scale = from->scale,
-                                    .batch = a->batch,
-                                    .heads_q = a->heads_q,
-                                    .heads_kv = a->heads_kv,
-                                    .n_q = a->n_q,
-                                    .n_k = a->n_k,
-                                    .d_qk = a->d_qk,
-                                    .d_v = a->d_v,
-                                    .dtype = ATTUNE_F32,
-                                    .determinism = ATTUNE_DETERMINISM_PORTABLE,
-                                    .budget = UINT64_MAX,
-                                    .device = host.id,
-                                    .workers = workers};
-    memcpy(p->stride_q, a->stride_q, sizeof p->stride_q);
-    memcpy(p->stride_k, a->stride_k, sizeof p->stride_k);
-    memcpy(p->stride_v, a->stride_v, sizeof p->stride_v);
-    memcpy(p->stride_out, a->stride_out, sizeof p->stride_out);
-    memcpy(p->stride_mask, a->stride_mask, sizeof p->stride_mask);
-    c->q = tensor(a->q, ATTUNE_F32, a->n_q, a->d_qk, a->batch, a->heads_q, a->stride_q);
-    c->k = tensor(a->k, ATTUNE_F32, a->n_k, a->d_qk, a->batch, a->heads_kv, a->stride_k);
-    c->v = tensor(a->v, ATTUNE_F32, a->n_k, a->d_v, a->batch, a->heads_kv, a->stride_v);
-    c->out = tensor(a->out, ATTUNE_F32, a->n_q, a->d_v, a->batch, a->heads_q, a->stride_out);
-    c->mask = tensor(a->mask, from->mask_kind == ATTUNE_MASK_BOOL ? ATTUNE_BOOL : ATTUNE_F32, a->n_q, a->n_k,
-                     a->batch, a->heads_q, a->stride_mask);
-    c->args = (attune_attention_args){.struct_size = sizeof c->args,
-                                      .q = &c->q,
-                                      .k = &c->k,
-                                      .v = &c->v,
-                                      .out = &c->out,
-                                      .mask = from->mask_kind ? &c->mask : NULL};
-    c->stream = plugin_host_stream(&host, workers);
-    c->answer.struct_size = sizeof c->answer;
-    ck_assert_int_eq(host.attention->query(host.instance, 0, p, &c->answer, NULL), ATTUNE_OK);
-    ck_assert_msg(c->answer.code == ATTUNE_OK, "%s", c->answer.reason);
-    c->args.workspace_bytes = c->answer.workspace;
-    c->args.workspace = aligned_alloc(64, c->answer.workspace + 64);
-    ck_assert_ptr_nonnull(c->args.workspace);
+    const attention_arrays arrays = arrays_make(from);
+    plugin_call_make(c, &host, 0, &arrays.args, workers);
+    c->arrays = arrays;
 }
 
 static attune_code call_run(call *c, const attune_control *control, attune_error *error) {
-    memset(error, 0, sizeof *error);
-    return host.attention->run(host.instance, 0, &c->problem, c->answer.plan, &c->args, &c->stream, control,
-                               error);
+    return plugin_call_run(c, control, error);
 }
 
 static void call_free(call *c) {
-    free(c->args.workspace);
+    plugin_call_free(c);
     arrays_free(&c->arrays);
 }
 
@@ -256,21 +194,17 @@ START_TEST(query_refusals) {
     call c;
     attune_error error;
     call_make(&c, &usual, 2);
-    if (refusals[_i].change == change_size && c.answer.plan[0] == 0)
-        c.problem.budget = 0; /* the generic kernel needs no workspace: nothing to overflow */
-    else {
-        attune_attention_problem p = c.problem;
-        attune_attention_answer answer = {.struct_size = sizeof answer};
-        refusals[_i].change(&p);
-        ck_assert_int_eq(host.attention->query(host.instance, 0, &p, &answer, &error), ATTUNE_OK);
-        ck_assert_msg(answer.code == refusals[_i].code && strstr(answer.reason, refusals[_i].says),
-                      "refusal %d: %s, \"%s\"", _i, attune_code_name(answer.code), answer.reason);
-        ck_assert_uint_eq(answer.workspace, 0);
-        c.problem = p; /* and run says the same */
-        c.stream.workers = 1;
-        ck_assert_int_eq(call_run(&c, NULL, &error), refusals[_i].code);
-        ck_assert_msg(strstr(error.message, refusals[_i].says) != NULL, "%s", error.message);
-    }
+    attune_attention_problem p = c.problem;
+    attune_attention_answer answer = {.struct_size = sizeof answer};
+    refusals[_i].change(&p);
+    ck_assert_int_eq(host.attention->query(host.instance, 0, &p, &answer, &error), ATTUNE_OK);
+    ck_assert_msg(answer.code == refusals[_i].code && strstr(answer.reason, refusals[_i].says),
+                  "refusal %d: %s, \"%s\"", _i, attune_code_name(answer.code), answer.reason);
+    ck_assert_uint_eq(answer.workspace, 0);
+    c.problem = p; /* and run says the same */
+    c.stream.workers = 1;
+    ck_assert_int_eq(call_run(&c, NULL, &error), refusals[_i].code);
+    ck_assert_msg(strstr(error.message, refusals[_i].says) != NULL, "%s", error.message);
     call_free(&c);
 }
 END_TEST

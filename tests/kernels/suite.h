@@ -6,7 +6,10 @@
 
 TCase *exp2_cases(void);
 TCase *attention_bits_cases(void);
+TCase *attention_suite_cases(void);
 TCase *attention_accuracy_cases(void);
+TCase *vector_generic_cases(void);
+TCase *neon_cases(void);
 TCase *storage_cases(void);
 TCase *compilers_cases(void);
 TCase *dispatch_cases(void);
