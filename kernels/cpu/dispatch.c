@@ -31,9 +31,9 @@ int attune_cpu_cap(const char *mask, attune_cpu_isa *isa) {
 void attune_cpu_dispatch(attune_cpu_isa isa, attune_cpu_kernels *kernels) {
     memset(kernels, 0, sizeof *kernels);
     kernels->isa = isa;
-    kernels->attention_f32 = &attune_attention_f32_generic;
+    kernels->attention_f32 = attune_attention_f32_generic;
     if (isa >= ATTUNE_CPU_AVX2)
-        kernels->attention_f32 = &attune_attention_f32_avx2;
+        kernels->attention_f32 = attune_attention_f32_avx2;
     if (isa >= ATTUNE_CPU_AVX512)
-        kernels->attention_f32 = &attune_attention_f32_avx512;
+        kernels->attention_f32 = attune_attention_f32_avx512;
 }

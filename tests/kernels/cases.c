@@ -2,6 +2,7 @@
 #include "tests/kernels/cases.h"
 
 #include "kernels/cpu/dispatch.h"
+#include "kernels/storage.h"
 
 #include <check.h>
 #include <float.h>
@@ -142,6 +143,7 @@ attention_arrays arrays_make(const attention_case *c) {
     p->batch = c->batch, p->heads_q = c->heads_q, p->heads_kv = c->heads_kv;
     p->n_q = c->n_q, p->n_k = c->n_k, p->d_qk = c->d_qk, p->d_v = c->d_v;
     p->mask_kind = c->mask_kind, p->causal = c->causal, p->scale = c->scale;
+    p->chunk_q = c->chunk_q ? c->chunk_q : 64, p->chunk_k = c->chunk_k ? c->chunk_k : 24;
     const size_t counts[3] = {lay_out(c->layout, c->batch, c->heads_q, c->n_q, c->d_qk, p->stride_q),
                               lay_out(c->layout, c->batch, c->heads_kv, c->n_k, c->d_qk, p->stride_k),
                               lay_out(c->layout, c->batch, c->heads_kv, c->n_k, c->d_v, p->stride_v)};
@@ -173,20 +175,34 @@ void arrays_free(attention_arrays *a) {
     free(a->out_base);
 }
 
-void run_kernel(const attune_attention_f32_kernel *kernel, const attune_attention_f32 *args) {
-    const uint64_t bytes = kernel->workspace(args), tasks = kernel->tasks(args);
+/* Memory full of NaN between guard bytes: what a kernel does not write it must not read. */
+static unsigned char *guarded(uint64_t bytes) {
     ck_assert_uint_eq(bytes % 64, 0);
-    ck_assert_uint_ge(tasks, 1);
     unsigned char *memory = aligned_alloc(64, bytes + 2 * GUARD);
     ck_assert_ptr_nonnull(memory);
-    memset(memory, 0xff,
-           bytes + 2 * GUARD); /* NaN everywhere: what a kernel does not write it must not read */
-    for (uint64_t task = tasks; task-- > 0;)
-        kernel->run(args, task, memory + GUARD);
+    memset(memory, 0xff, bytes + 2 * GUARD);
+    return memory;
+}
+
+static void check_guards(unsigned char *memory, uint64_t bytes, const char *isa) {
     for (int i = 0; i < GUARD; ++i)
         if (memory[i] != 0xff || memory[GUARD + bytes + (uint64_t)i] != 0xff)
-            ck_abort_msg("%s writes outside of its workspace", kernel->isa);
+            ck_abort_msg("%s writes outside of its workspace", isa);
     free(memory);
+}
+
+void run_kernel(const attune_attention_f32_kernel *kernel, const attune_attention_f32 *args) {
+    attune_attention_f32 a = *args;
+    const uint64_t bytes = kernel->workspace(args), shared = kernel->shared(args),
+                   tasks = kernel->tasks(args);
+    ck_assert_uint_ge(tasks, 1);
+    unsigned char *memory = guarded(bytes), *matrix = guarded(shared);
+    a.matrix = shared ? matrix + GUARD : NULL;
+    for (a.pass = 0; a.pass < kernel->passes; ++a.pass)
+        for (uint64_t task = tasks; task-- > 0;)
+            kernel->run(&a, task, memory + GUARD);
+    check_guards(memory, bytes, kernel->isa);
+    check_guards(matrix, shared, kernel->isa);
 }
 
 const attune_attention_f32_kernel *kernel_at(int isa) {
@@ -197,33 +213,101 @@ const attune_attention_f32_kernel *kernel_at(int isa) {
     return kernels.attention_f32;
 }
 
-static void report(const attention_case *c, const char *isa, const float *want, const float *got,
-                   size_t count) {
+void run_reference(int algorithm, const attune_attention_f32 *args) {
+    static void (*const references[ATTUNE_ATTENTION_ALGORITHMS])(const attune_attention_f32 *) = {
+        attune_attention_f32_reference, attune_attention_f32_reference, attune_attention_f32_full_reference,
+        attune_attention_f32_full_reference, attune_attention_f32_chunked_reference};
+    references[algorithm](args);
+}
+
+static uint16_t narrow(int storage, float x) {
+    return storage == ATTUNE_KERNEL_F16 ? attune_narrow_f16(x) : attune_narrow_bf16(x);
+}
+
+static float widen(int storage, uint16_t x) {
+    return storage == ATTUNE_KERNEL_F16 ? attune_widen_f16(x) : attune_widen_bf16(x);
+}
+
+/* One array in 16 bits, and the same values as floats in its place. */
+static uint16_t *narrow_array(int storage, float *values, const int64_t stride[4], int64_t batch,
+                              int64_t heads, int64_t tokens, int64_t channels) {
+    const size_t count =
+        (size_t)((batch - 1) * stride[0] + (heads - 1) * stride[1] + (tokens - 1) * stride[2] + channels);
+    uint16_t *stored = malloc((count + 1) * sizeof *stored);
+    ck_assert_ptr_nonnull(stored);
+    for (size_t i = 0; i < count; ++i) {
+        stored[i] = narrow(storage, values[i]);
+        values[i] = widen(storage, stored[i]);
+    }
+    return stored;
+}
+
+static void report(const attention_case *c, const char *isa, int algorithm, size_t at, double got,
+                   double want) {
+    ck_abort_msg(
+        "%s, algorithm %d, differs at element %ld of out: %a, the reference has %a (B %ld Hq %ld Hkv "
+        "%ld Nq %ld Nk %ld D %ld Dv %ld layout %d mask %d axes %x causal %d scale %g amplitude %g sow "
+        "%x storage %d chunks %ld %ld seed %lu)",
+        isa, algorithm, (long)at - MARGIN, got, want, (long)c->batch, (long)c->heads_q, (long)c->heads_kv,
+        (long)c->n_q, (long)c->n_k, (long)c->d_qk, (long)c->d_v, c->layout, c->mask_kind, c->mask_axes,
+        c->causal, (double)c->scale, (double)c->amplitude, c->sow, c->storage, (long)c->chunk_q,
+        (long)c->chunk_k, (unsigned long)c->seed);
+}
+
+static void compare_floats(const attention_case *c, int algorithm, attention_arrays *a) {
+    const size_t count = a->out_floats + 2 * MARGIN;
+    run_reference(algorithm, &a->args);
+    float *want = malloc(count * sizeof *want);
+    ck_assert_ptr_nonnull(want);
+    memcpy(want, a->out_base, count * sizeof *want);
+    const attune_attention_f32_kernel *kernel;
+    for (int isa = 0; isa <= ATTUNE_CPU_AVX512 && (kernel = kernel_at(isa)) != NULL; ++isa) {
+        arrays_reset_out(a);
+        run_kernel(kernel + algorithm, &a->args);
+        for (size_t i = 0; i < count; ++i)
+            if (memcmp(want + i, a->out_base + i, sizeof *want) != 0)
+                report(c, kernel->isa, algorithm, i, (double)a->out_base[i], (double)want[i]);
+    }
+    free(want);
+}
+
+/* The reference on the widened values, narrowed, against kernels on the 16-bit ones. */
+static void compare_narrow(const attention_case *c, int algorithm, attention_arrays *a) {
+    const size_t count = a->out_floats + 2 * MARGIN;
+    const uint16_t untouched = pattern >> 16;
+    attune_attention_f32 p = a->args;
+    uint16_t *const q = narrow_array(c->storage, a->q, p.stride_q, p.batch, p.heads_q, p.n_q, p.d_qk);
+    uint16_t *const k = narrow_array(c->storage, a->k, p.stride_k, p.batch, p.heads_kv, p.n_k, p.d_qk);
+    uint16_t *const v = narrow_array(c->storage, a->v, p.stride_v, p.batch, p.heads_kv, p.n_k, p.d_v);
+    uint16_t *const want = malloc(count * sizeof *want), *const out = malloc(count * sizeof *out);
+    ck_assert(want && out);
+    run_reference(algorithm, &a->args);
     for (size_t i = 0; i < count; ++i)
-        if (memcmp(want + i, got + i, sizeof *want) != 0)
-            ck_abort_msg("%s differs at float %ld of out: %a, the reference has %a (B %ld Hq %ld Hkv %ld Nq "
-                         "%ld Nk %ld D %ld "
-                         "Dv %ld layout %d mask %d axes %x causal %d scale %g amplitude %g sow %x seed %lu)",
-                         isa, (long)i - MARGIN, (double)got[i], (double)want[i], (long)c->batch,
-                         (long)c->heads_q, (long)c->heads_kv, (long)c->n_q, (long)c->n_k, (long)c->d_qk,
-                         (long)c->d_v, c->layout, c->mask_kind, c->mask_axes, c->causal, (double)c->scale,
-                         (double)c->amplitude, c->sow, (unsigned long)c->seed);
+        want[i] = memcmp(a->out_base + i, &pattern, sizeof pattern) == 0 ? untouched
+                                                                         : narrow(c->storage, a->out_base[i]);
+    p.q = q, p.k = k, p.v = v, p.out = out + MARGIN, p.storage = c->storage;
+    const attune_attention_f32_kernel *kernel;
+    for (int isa = ATTUNE_CPU_AVX2; isa <= ATTUNE_CPU_AVX512 && (kernel = kernel_at(isa)) != NULL; ++isa) {
+        for (size_t i = 0; i < count; ++i)
+            out[i] = untouched;
+        run_kernel(kernel + algorithm, &p);
+        for (size_t i = 0; i < count; ++i)
+            if (out[i] != want[i])
+                report(c, kernel->isa, algorithm, i, (double)widen(c->storage, out[i]),
+                       (double)widen(c->storage, want[i]));
+    }
+    free(q), free(k), free(v), free(want), free(out);
+}
+
+void compare_algorithm(const attention_case *c, int algorithm) {
+    attention_arrays a = arrays_make(c);
+    if (c->storage == ATTUNE_KERNEL_F32)
+        compare_floats(c, algorithm, &a);
+    else
+        compare_narrow(c, algorithm, &a);
+    arrays_free(&a);
 }
 
 void compare_case(const attention_case *c) {
-    attention_arrays a = arrays_make(c);
-    const size_t count = a.out_floats + 2 * MARGIN;
-    attune_attention_f32_reference(&a.args);
-    float *want = malloc(count * sizeof *want);
-    ck_assert_ptr_nonnull(want);
-    memcpy(want, a.out_base, count * sizeof *want);
-    const attune_attention_f32_kernel *kernel;
-    for (int isa = 0; (isa <= ATTUNE_CPU_AVX512) && (kernel = kernel_at(isa)) != NULL; ++isa) {
-        arrays_reset_out(&a);
-        run_kernel(kernel, &a.args);
-        if (memcmp(want, a.out_base, count * sizeof *want) != 0)
-            report(c, kernel->isa, want, a.out_base, count);
-    }
-    free(want);
-    arrays_free(&a);
+    compare_algorithm(c, ATTUNE_ATTENTION_PANELS);
 }

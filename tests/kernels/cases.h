@@ -37,6 +37,8 @@ typedef struct attention_case {
     float scale;
     float amplitude; /* queries lie in +-amplitude, keys and values in +-1 */
     unsigned sow;
+    int storage;              /* ATTUNE_KERNEL_…; arrays_make makes floats, comparisons narrow them */
+    int64_t chunk_q, chunk_k; /* for the algorithms that take them; 0 is set to something legal there */
     uint64_t seed;
 } attention_case;
 
@@ -65,7 +67,13 @@ void run_kernel(const attune_attention_f32_kernel *kernel, const attune_attentio
 /* Kernels of this processor, by attune_cpu_isa; NULL beyond what it has. */
 const attune_attention_f32_kernel *kernel_at(int isa);
 
-/* The whole output, gaps and margins included, of every kernel this processor has against the reference's. */
+/* The reference of an algorithm's arithmetic. */
+void run_reference(int algorithm, const attune_attention_f32 *args);
+
+/* The whole output, gaps and margins included, of every kernel that this processor has for an algorithm
+ * (ATTUNE_ATTENTION_…) against its reference's. */
+void compare_algorithm(const attention_case *c, int algorithm);
+/* The same for ATTUNE_ATTENTION_PANELS. */
 void compare_case(const attention_case *c);
 
 #endif
