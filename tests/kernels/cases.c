@@ -7,11 +7,13 @@
 #include <check.h>
 #include <float.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 enum { MARGIN = 32, GUARD = 256 };
 static const uint32_t pattern = 0x4a5b6c7du; /* a finite float that no test computes */
+static const uint16_t untouched = 0x4a5b;    /* the same in 16 bits */
 
 /* xorshift64* (Vigna 2016). */
 uint64_t random_next(uint64_t *state) {
@@ -135,6 +137,40 @@ static void make_mask(attention_arrays *a, const attention_case *c, uint64_t *st
     free(is_float ? (void *)bytes : (void *)floats);
 }
 
+static uint16_t narrow(int storage, float x) {
+    return storage == ATTUNE_KERNEL_F16 ? attune_narrow_f16(x) : attune_narrow_bf16(x);
+}
+
+static float widen(int storage, uint16_t x) {
+    return storage == ATTUNE_KERNEL_F16 ? attune_widen_f16(x) : attune_widen_bf16(x);
+}
+
+/* One array in 16 bits, and the same values as floats in its place. */
+static uint16_t *narrow_array(int storage, float *values, const int64_t stride[4], int64_t batch,
+                              int64_t heads, int64_t tokens, int64_t channels) {
+    const size_t count =
+        (size_t)((batch - 1) * stride[0] + (heads - 1) * stride[1] + (tokens - 1) * stride[2] + channels);
+    uint16_t *stored = malloc((count + 1) * sizeof *stored);
+    ck_assert_ptr_nonnull(stored);
+    for (size_t i = 0; i < count; ++i) {
+        stored[i] = narrow(storage, values[i]);
+        values[i] = widen(storage, stored[i]);
+    }
+    return stored;
+}
+
+/* The same case in 16 bits. */
+static void narrow_arrays(attention_arrays *a, int storage) {
+    attune_attention_f32 *p = &a->args;
+    a->stored[0] = narrow_array(storage, a->q, p->stride_q, p->batch, p->heads_q, p->n_q, p->d_qk);
+    a->stored[1] = narrow_array(storage, a->k, p->stride_k, p->batch, p->heads_kv, p->n_k, p->d_qk);
+    a->stored[2] = narrow_array(storage, a->v, p->stride_v, p->batch, p->heads_kv, p->n_k, p->d_v);
+    a->stored_out_base = malloc((a->out_floats + 2 * MARGIN) * sizeof *a->stored_out_base);
+    ck_assert_ptr_nonnull(a->stored_out_base);
+    p->storage = storage;
+    p->q = a->stored[0], p->k = a->stored[1], p->v = a->stored[2], p->out = a->stored_out_base + MARGIN;
+}
+
 attention_arrays arrays_make(const attention_case *c) {
     attention_arrays a;
     uint64_t state = c->seed * 0x9e3779b97f4a7c15ull + 99;
@@ -158,6 +194,9 @@ attention_arrays arrays_make(const attention_case *c) {
     ck_assert_ptr_nonnull(a.out_base);
     a.out = a.out_base + MARGIN;
     p->q = a.q, p->k = a.k, p->v = a.v, p->mask = a.mask, p->out = a.out;
+    a.wide = *p;
+    if (c->storage != ATTUNE_KERNEL_F32)
+        narrow_arrays(&a, c->storage);
     arrays_reset_out(&a);
     return a;
 }
@@ -165,6 +204,8 @@ attention_arrays arrays_make(const attention_case *c) {
 void arrays_reset_out(attention_arrays *a) {
     for (size_t i = 0; i < a->out_floats + 2 * MARGIN; ++i)
         memcpy(a->out_base + i, &pattern, sizeof pattern);
+    for (size_t i = 0; a->stored_out_base && i < a->out_floats + 2 * MARGIN; ++i)
+        a->stored_out_base[i] = untouched;
 }
 
 void arrays_free(attention_arrays *a) {
@@ -173,6 +214,9 @@ void arrays_free(attention_arrays *a) {
     free(a->v);
     free(a->mask);
     free(a->out_base);
+    for (int i = 0; i < 3; ++i)
+        free(a->stored[i]);
+    free(a->stored_out_base);
 }
 
 /* Memory full of NaN between guard bytes: what a kernel does not write it must not read. */
@@ -220,91 +264,59 @@ void run_reference(int algorithm, const attune_attention_f32 *args) {
     references[algorithm](args);
 }
 
-static uint16_t narrow(int storage, float x) {
-    return storage == ATTUNE_KERNEL_F16 ? attune_narrow_f16(x) : attune_narrow_bf16(x);
-}
-
-static float widen(int storage, uint16_t x) {
-    return storage == ATTUNE_KERNEL_F16 ? attune_widen_f16(x) : attune_widen_bf16(x);
-}
-
-/* One array in 16 bits, and the same values as floats in its place. */
-static uint16_t *narrow_array(int storage, float *values, const int64_t stride[4], int64_t batch,
-                              int64_t heads, int64_t tokens, int64_t channels) {
-    const size_t count =
-        (size_t)((batch - 1) * stride[0] + (heads - 1) * stride[1] + (tokens - 1) * stride[2] + channels);
-    uint16_t *stored = malloc((count + 1) * sizeof *stored);
-    ck_assert_ptr_nonnull(stored);
-    for (size_t i = 0; i < count; ++i) {
-        stored[i] = narrow(storage, values[i]);
-        values[i] = widen(storage, stored[i]);
+void *arrays_want(attention_arrays *a, int algorithm) {
+    const size_t count = a->out_floats + 2 * MARGIN;
+    float *want = malloc(count * sizeof *want);
+    uint16_t *stored = malloc(count * sizeof *stored);
+    ck_assert(want && stored);
+    arrays_reset_out(a);
+    run_reference(algorithm, &a->wide);
+    memcpy(want, a->out_base, count * sizeof *want);
+    arrays_reset_out(a);
+    if (!a->stored_out_base) {
+        free(stored);
+        return want;
     }
+    for (size_t i = 0; i < count; ++i)
+        stored[i] =
+            memcmp(want + i, &pattern, sizeof pattern) == 0 ? untouched : narrow(a->args.storage, want[i]);
+    free(want);
     return stored;
 }
 
-static void report(const attention_case *c, const char *isa, int algorithm, size_t at, double got,
-                   double want) {
-    ck_abort_msg(
-        "%s, algorithm %d, differs at element %ld of out: %a, the reference has %a (B %ld Hq %ld Hkv "
-        "%ld Nq %ld Nk %ld D %ld Dv %ld layout %d mask %d axes %x causal %d scale %g amplitude %g sow "
-        "%x storage %d chunks %ld %ld seed %lu)",
-        isa, algorithm, (long)at - MARGIN, got, want, (long)c->batch, (long)c->heads_q, (long)c->heads_kv,
-        (long)c->n_q, (long)c->n_k, (long)c->d_qk, (long)c->d_v, c->layout, c->mask_kind, c->mask_axes,
-        c->causal, (double)c->scale, (double)c->amplitude, c->sow, c->storage, (long)c->chunk_q,
-        (long)c->chunk_k, (unsigned long)c->seed);
-}
-
-static void compare_floats(const attention_case *c, int algorithm, attention_arrays *a) {
-    const size_t count = a->out_floats + 2 * MARGIN;
-    run_reference(algorithm, &a->args);
-    float *want = malloc(count * sizeof *want);
-    ck_assert_ptr_nonnull(want);
-    memcpy(want, a->out_base, count * sizeof *want);
-    const attune_attention_f32_kernel *kernel;
-    for (int isa = 0; isa <= ATTUNE_CPU_AVX512 && (kernel = kernel_at(isa)) != NULL; ++isa) {
-        arrays_reset_out(a);
-        run_kernel(kernel + algorithm, &a->args);
-        for (size_t i = 0; i < count; ++i)
-            if (memcmp(want + i, a->out_base + i, sizeof *want) != 0)
-                report(c, kernel->isa, algorithm, i, (double)a->out_base[i], (double)want[i]);
+void arrays_expect(const attention_arrays *a, const void *want, const attention_case *c, const char *who) {
+    const size_t size = a->stored_out_base ? sizeof(uint16_t) : sizeof(float);
+    const char *const got = a->stored_out_base ? (const void *)a->stored_out_base : a->out_base;
+    for (size_t i = 0; i < a->out_floats + 2 * MARGIN; ++i) {
+        if (memcmp((const char *)want + i * size, got + i * size, size) == 0)
+            continue;
+        uint32_t bits[2] = {0, 0};
+        memcpy(&bits[0], got + i * size, size);
+        memcpy(&bits[1], (const char *)want + i * size, size);
+        ck_abort_msg(
+            "%s differs at element %ld of out: %x, the reference has %x (B %ld Hq %ld Hkv %ld Nq %ld "
+            "Nk %ld D %ld Dv %ld layout %d mask %d axes %x causal %d scale %g amplitude %g sow %x "
+            "storage %d chunks %ld %ld seed %lu)",
+            who, (long)i - MARGIN, bits[0], bits[1], (long)c->batch, (long)c->heads_q, (long)c->heads_kv,
+            (long)c->n_q, (long)c->n_k, (long)c->d_qk, (long)c->d_v, c->layout, c->mask_kind, c->mask_axes,
+            c->causal, (double)c->scale, (double)c->amplitude, c->sow, c->storage, (long)c->chunk_q,
+            (long)c->chunk_k, (unsigned long)c->seed);
     }
-    free(want);
-}
-
-/* The reference on the widened values, narrowed, against kernels on the 16-bit ones. */
-static void compare_narrow(const attention_case *c, int algorithm, attention_arrays *a) {
-    const size_t count = a->out_floats + 2 * MARGIN;
-    const uint16_t untouched = pattern >> 16;
-    attune_attention_f32 p = a->args;
-    uint16_t *const q = narrow_array(c->storage, a->q, p.stride_q, p.batch, p.heads_q, p.n_q, p.d_qk);
-    uint16_t *const k = narrow_array(c->storage, a->k, p.stride_k, p.batch, p.heads_kv, p.n_k, p.d_qk);
-    uint16_t *const v = narrow_array(c->storage, a->v, p.stride_v, p.batch, p.heads_kv, p.n_k, p.d_v);
-    uint16_t *const want = malloc(count * sizeof *want), *const out = malloc(count * sizeof *out);
-    ck_assert(want && out);
-    run_reference(algorithm, &a->args);
-    for (size_t i = 0; i < count; ++i)
-        want[i] = memcmp(a->out_base + i, &pattern, sizeof pattern) == 0 ? untouched
-                                                                         : narrow(c->storage, a->out_base[i]);
-    p.q = q, p.k = k, p.v = v, p.out = out + MARGIN, p.storage = c->storage;
-    const attune_attention_f32_kernel *kernel;
-    for (int isa = ATTUNE_CPU_AVX2; isa <= ATTUNE_CPU_AVX512 && (kernel = kernel_at(isa)) != NULL; ++isa) {
-        for (size_t i = 0; i < count; ++i)
-            out[i] = untouched;
-        run_kernel(kernel + algorithm, &p);
-        for (size_t i = 0; i < count; ++i)
-            if (out[i] != want[i])
-                report(c, kernel->isa, algorithm, i, (double)widen(c->storage, out[i]),
-                       (double)widen(c->storage, want[i]));
-    }
-    free(q), free(k), free(v), free(want), free(out);
 }
 
 void compare_algorithm(const attention_case *c, int algorithm) {
     attention_arrays a = arrays_make(c);
-    if (c->storage == ATTUNE_KERNEL_F32)
-        compare_floats(c, algorithm, &a);
-    else
-        compare_narrow(c, algorithm, &a);
+    void *want = arrays_want(&a, algorithm);
+    const attune_attention_f32_kernel *kernel;
+    const int first = c->storage == ATTUNE_KERNEL_F32 ? ATTUNE_CPU_GENERIC : ATTUNE_CPU_AVX2;
+    for (int isa = first; isa <= ATTUNE_CPU_AVX512 && (kernel = kernel_at(isa)) != NULL; ++isa) {
+        char who[64];
+        (void)snprintf(who, sizeof who, "%s, algorithm %d,", kernel->isa, algorithm);
+        arrays_reset_out(&a);
+        run_kernel(kernel + algorithm, &a.args);
+        arrays_expect(&a, want, c, who);
+    }
+    free(want);
     arrays_free(&a);
 }
 

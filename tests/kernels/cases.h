@@ -37,18 +37,20 @@ typedef struct attention_case {
     float scale;
     float amplitude; /* queries lie in +-amplitude, keys and values in +-1 */
     unsigned sow;
-    int storage;              /* ATTUNE_KERNEL_…; arrays_make makes floats, comparisons narrow them */
+    int storage;              /* ATTUNE_KERNEL_… */
     int64_t chunk_q, chunk_k; /* for the algorithms that take them; 0 is set to something legal there */
     uint64_t seed;
 } attention_case;
 
 /* Arrays of a case. `out` is filled with a pattern that no kernel writes, gaps and margins included. */
 typedef struct attention_arrays {
-    attune_attention_f32 args;
-    float *q, *k, *v, *out;
+    attune_attention_f32 args; /* in the case's storage */
+    attune_attention_f32 wide; /* the same values in float32, for the references */
+    float *q, *k, *v, *out;    /* of `wide` */
     void *mask;
     size_t out_floats;
-    float *out_base; /* whole allocation */
+    float *out_base;                       /* whole allocation */
+    uint16_t *stored[3], *stored_out_base; /* of 16-bit q, k, v and out; else NULL */
 } attention_arrays;
 
 uint64_t random_next(uint64_t *state);
@@ -58,6 +60,11 @@ attention_case random_case(uint64_t seed);
 
 attention_arrays arrays_make(const attention_case *c);
 void arrays_reset_out(attention_arrays *a);
+/* What an algorithm's reference gives for the whole output in the case's storage, gaps and margins included;
+ * the caller frees it. The output is reset. */
+void *arrays_want(attention_arrays *a, int algorithm);
+/* Fail the test where the whole output is not `want`. */
+void arrays_expect(const attention_arrays *a, const void *want, const attention_case *c, const char *who);
 void arrays_free(attention_arrays *a);
 
 /* Run every task, the last first, in a workspace full of NaN between guard bytes; fails the test where a

@@ -12,6 +12,7 @@ int main(void) {
                                      compilers_cases,
                                      dispatch_cases,
                                      plugin_attention_cases,
+                                     plugin_backends_cases,
                                      plugin_device_cases,
                                      memory_cases,
                                      math_f64_cases};

@@ -12,6 +12,7 @@ TCase *storage_cases(void);
 TCase *compilers_cases(void);
 TCase *dispatch_cases(void);
 TCase *plugin_attention_cases(void);
+TCase *plugin_backends_cases(void);
 TCase *plugin_device_cases(void);
 TCase *memory_cases(void);
 TCase *math_f64_cases(void);
