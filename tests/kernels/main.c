@@ -8,6 +8,7 @@ int main(void) {
                                      attention_bits_cases,
                                      attention_accuracy_cases,
                                      attention_algorithms_cases,
+                                     algorithm_accuracy_cases,
                                      storage_cases,
                                      compilers_cases,
                                      dispatch_cases,

@@ -8,6 +8,7 @@ TCase *exp2_cases(void);
 TCase *attention_bits_cases(void);
 TCase *attention_accuracy_cases(void);
 TCase *attention_algorithms_cases(void);
+TCase *algorithm_accuracy_cases(void);
 TCase *storage_cases(void);
 TCase *compilers_cases(void);
 TCase *dispatch_cases(void);

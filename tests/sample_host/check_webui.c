@@ -243,8 +243,13 @@ START_TEST(chunk_sizes_reach_their_backend) {
               3, "keeps determinism class repeatable, invariant is asked for");
     r = run("draw() { O=$1; shift; \"$HOST\" txt2img 'red apple' --seed 1 --steps 1 -q -o $O.png "
             "--attention-required sub-quadratic \"$@\"; }; "
-            "draw a >&2 && draw b --sub-quad-q-chunk-size 7 >&2 && cmp a.png b.png");
+            "draw a >&2 && draw b --sub-quad-q-chunk-size 7 >&2 && cmp a.png b.png && "
+            "draw c --sub-quad-chunk-threshold 50 --json");
     ck_assert_msg(r.status == 0, "%s%s", r.out, r.err);
+    json_t *picture = run_json(&r);
+    ck_assert_str_eq(json_string_value(json_object_get(json_object_get(picture, "choice"), "determinism")),
+                     "repeatable");
+    json_decref(picture);
     run_free(&r);
     r = run("A='bench attention --shape 1,1,512,512,8 --threads 1 -q --json'; "
             "\"$HOST\" $A --sub-quad-kv-chunk-size 200 && \"$HOST\" $A >&2");
