@@ -99,7 +99,7 @@ __attribute__((noinline)) static void attend_chunk(const attune_attention_f32 *a
     for (int64_t offset = 0; offset < p.rows; offset += TILE_LANES) {
         const tile t = chunk_tile(&p, offset, &scores), joined = joined_tile(&t);
         start_softmax(&joined);
-        zero_sums(&joined);
+        memset(joined.sums, 0, (size_t)(a->d_v * tile_lanes(&t)) * sizeof(float));
         load_tile(&t, &p, factor);
     }
     for (int64_t first = 0, keys; first < a->n_k; first += keys) {

@@ -75,8 +75,6 @@ __attribute__((noinline)) static void attend_slice(const attune_attention_f32 *a
     value_slice(&p);
     for (int64_t offset = 0; offset < p.rows; offset += TILE_LANES) {
         const tile t = slice_tile(&p, offset, &scores);
-        if (t.seen <= 0)
-            zero_sums(&t);
         store_tile(&t, &p);
     }
 }
@@ -144,8 +142,6 @@ __attribute__((noinline)) static void value_matrix(const attune_attention_f32 *a
     const panel p = find_panel(a, index, TILE_LANES, memory);
     float *scores;
     const tile t = matrix_tile(&p, &scores);
-    if (t.seen <= 0)
-        zero_sums(&t);
     for (int64_t first = 0; first < t.seen; first += KEYS) {
         block b = {.first = first, .keys = t.seen - first < KEYS ? t.seen - first : KEYS};
         find_values(&p, &b);

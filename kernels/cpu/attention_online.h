@@ -129,8 +129,6 @@ static uint64_t panels_workspace(const attune_attention_f32 *a) {
 
 static void start_tile(const tile *t, const panel *p, float factor) {
     start_softmax(t);
-    if (t->seen <= 0)
-        zero_sums(t);
     load_tile(t, p, factor);
 }
 

@@ -163,12 +163,9 @@ static void load_tile(const tile *t, const panel *p, float factor) {
     load_queries(t, p->q + element(p->args) * (t->query - p->query) * p->args->stride_q[2], factor);
 }
 
+/* Where a row saw no key its l is 0, and its sums, which nobody wrote, do not count. */
 static void store_tile(const tile *t, const panel *p) {
     store_rows(t, p->out + element(p->args) * (t->query - p->query) * p->args->stride_out[2]);
-}
-
-static void zero_sums(const tile *t) {
-    memset(t->sums, 0, (size_t)(t->args->d_v * tile_lanes(t)) * sizeof(float));
 }
 
 /* ---- a block of keys ---- */

@@ -173,8 +173,8 @@ static attune_attention_f32 kernel_args(const attune_attention_problem *p) {
     return a;
 }
 
-/* Slices are as long as a sixteenth of the budget lets them be, for the number of workers must not show in how
- * work is cut; and no longer than their scores are of use in the cache. */
+/* Slices are as long as a sixteenth of the budget lets them be, for the number of workers must not show in
+ * how work is cut; and no longer than their scores are of use in the cache. */
 enum { SLICE_MOST = 64, SLICE_LEAST = 16, SLICE_SHARE = 16 };
 
 static void set_slices(cpu_work *work, const attune_attention_problem *p) {
@@ -184,8 +184,24 @@ static void set_slices(cpu_work *work, const attune_attention_problem *p) {
             return;
 }
 
-static double all_scores(const attune_attention_problem *p) {
-    return (double)p->batch * (double)p->heads_q * (double)p->n_q * (double)p->n_k;
+/* The square root, rounded down whatever the caller's rounding is. */
+static int64_t whole_root(int64_t n) {
+    int64_t root = (int64_t)sqrt((double)n);
+    while (root > n / root)
+        --root;
+    while (root + 1 <= n / (root + 1))
+        ++root;
+    return root;
+}
+
+/* Bytes of all scores; UINT64_MAX = more. */
+static uint64_t score_bytes(const attune_attention_problem *p) {
+    const int64_t extents[] = {p->batch, p->heads_q, p->n_q, p->n_k};
+    uint64_t bytes = sizeof(float);
+    for (int i = 0; i < 4; ++i)
+        if (__builtin_mul_overflow(bytes, (uint64_t)extents[i], &bytes))
+            return UINT64_MAX;
+    return bytes;
 }
 
 /* The web UI's rule: without a size chunks of keys are the square root of their number, and a problem whose
@@ -196,13 +212,13 @@ static int set_chunks(const cpu_instance *cpu, cpu_work *work, const attune_atte
     const attune_chunks *asked = &p->chunks;
     const uint64_t memory = p->budget < UINT64_MAX ? p->budget : cpu->memory_total;
     a->chunk_q = asked->q ? asked->q : 1024;
-    a->chunk_k = asked->kv ? asked->kv : (int64_t)sqrt((double)p->n_k);
+    a->chunk_k = asked->kv ? asked->kv : whole_root(p->n_k);
     if (a->chunk_q > p->n_q)
         a->chunk_q = p->n_q;
     if (a->chunk_k > p->n_k)
         a->chunk_k = p->n_k;
     const int shows = asked->threshold > 0 && a->chunk_k < p->n_k;
-    if (shows && all_scores(p) * sizeof(float) <= asked->threshold / 100.0 * (double)memory)
+    if (shows && score_bytes(p) <= memory / 100 * asked->threshold + memory % 100 * asked->threshold / 100)
         a->chunk_k = p->n_k;
     return shows;
 }
