@@ -47,7 +47,7 @@ enum {
 
 /* A kernel. The pointers of the args may be NULL in tasks, shared and workspace. */
 typedef struct attune_attention_f32_kernel {
-    const char *isa; /* "generic", "avx2", "avx512" */
+    const char *isa; /* "generic", "avx2", "avx512", "neon" */
     /* All tasks of a pass end before the next one begins. */
     int32_t passes;
     /* [any] How many tasks a problem is cut into, >= 1. */
@@ -64,6 +64,8 @@ typedef struct attune_attention_f32_kernel {
 extern const attune_attention_f32_kernel attune_attention_f32_generic[ATTUNE_ATTENTION_ALGORITHMS];
 extern const attune_attention_f32_kernel attune_attention_f32_avx2[ATTUNE_ATTENTION_ALGORITHMS];
 extern const attune_attention_f32_kernel attune_attention_f32_avx512[ATTUNE_ATTENTION_ALGORITHMS];
+extern const attune_attention_f32_kernel
+    attune_attention_f32_neon[ATTUNE_ATTENTION_ALGORITHMS]; /* each on its own architecture */
 
 /* ---- the reference (kernels/reference): any channel stride, no workspace, one thread ---- */
 

@@ -1,4 +1,5 @@
 /* kernels/cpu/attention_avx2.c: the attention kernels in AVX2 and FMA: 8 queries per vector, 16 registers. */
+#ifdef __x86_64__
 #include "kernels/cpu/vector_avx2.h"
 
 #define TILE_VECTORS  3
@@ -11,3 +12,4 @@
 #include "kernels/cpu/attention_tile.h"
 
 ATTENTION_KERNELS(avx2);
+#endif

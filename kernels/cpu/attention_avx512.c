@@ -1,5 +1,6 @@
 /* kernels/cpu/attention_avx512.c: the attention kernels in AVX-512 (F, BW, DQ, VL): 16 queries per vector, 32
  * registers. */
+#ifdef __x86_64__
 #include "kernels/cpu/vector_avx512.h"
 
 #define TILE_VECTORS  4
@@ -13,3 +14,4 @@
 #include "kernels/cpu/attention_tile.h"
 
 ATTENTION_KERNELS(avx512);
+#endif

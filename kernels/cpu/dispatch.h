@@ -9,11 +9,20 @@
 /* Weakest first: each includes what the ones before it need. */
 typedef enum attune_cpu_isa {
     ATTUNE_CPU_GENERIC = 0,
+#ifdef __aarch64__
+    ATTUNE_CPU_NEON = 1,
+#else
     ATTUNE_CPU_AVX2 = 1,
-    ATTUNE_CPU_AVX512 = 2
+    ATTUNE_CPU_AVX512 = 2,
+#endif
+    ATTUNE_CPU_ISAS /* how many this architecture has */
 } attune_cpu_isa;
 
+#ifdef __aarch64__
+#define ATTUNE_CPU_ISA_NAMES "generic, neon"
+#else
 #define ATTUNE_CPU_ISA_NAMES "generic, avx2, avx512"
+#endif
 
 typedef struct attune_cpu_kernels {
     attune_cpu_isa isa;

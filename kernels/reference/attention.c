@@ -29,7 +29,7 @@ float attune_attention_f32_factor(float scale, int64_t d_qk) {
 }
 
 /* `out` itself holds the running sums o until the end. */
-void attune_reference_attend_online(const row *r) {
+static void attend_row(const row *r) {
     const attune_attention_f32 *a = r->args;
     const int64_t step = a->stride_out[3];
     float m = ATTUNE_ATTENTION_MAX_START, l = 0.0f;
@@ -67,5 +67,5 @@ void attune_reference_attend_online(const row *r) {
 }
 
 void attune_attention_f32_reference(const attune_attention_f32 *args) {
-    attune_reference_rows(args, attune_reference_attend_online);
+    attune_reference_rows(args, attend_row);
 }

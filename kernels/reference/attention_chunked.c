@@ -44,7 +44,7 @@ static void join_values(const row *r, const chunk *c, float before, float fresh)
     }
 }
 
-void attune_reference_attend_chunked(const row *r) {
+static void attend_row(const row *r) {
     const attune_attention_f32 *a = r->args;
     const int64_t step = a->stride_out[3];
     float m = ATTUNE_ATTENTION_MAX_START, l = 0.0f;
@@ -66,5 +66,5 @@ void attune_reference_attend_chunked(const row *r) {
 }
 
 void attune_attention_f32_chunked_reference(const attune_attention_f32 *args) {
-    attune_reference_rows(args, attune_reference_attend_chunked);
+    attune_reference_rows(args, attend_row);
 }

@@ -6,7 +6,7 @@
 #include "kernels/reference/attention_row.h"
 
 /* `out` itself holds the sums o until the end. */
-void attune_reference_attend_full(const row *r) {
+static void attend_row(const row *r) {
     const attune_attention_f32 *a = r->args;
     const int64_t step = a->stride_out[3];
     float m = ATTUNE_ATTENTION_MAX_START, l = 0.0f, s;
@@ -30,5 +30,5 @@ void attune_reference_attend_full(const row *r) {
 }
 
 void attune_attention_f32_full_reference(const attune_attention_f32 *args) {
-    attune_reference_rows(args, attune_reference_attend_full);
+    attune_reference_rows(args, attend_row);
 }

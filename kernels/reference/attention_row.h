@@ -56,12 +56,7 @@ static inline int score(const row *r, int64_t j, float *s) {
 /* One query row from its inputs to its output. */
 typedef void attend_row_function(const row *r);
 
-/* attend_row for query row `index` of all B * Hq * Nq, and for all of them. */
-void attune_reference_row(const attune_attention_f32 *args, int64_t index, attend_row_function *attend_row);
+/* attend_row for all of the B * Hq * Nq query rows. */
 void attune_reference_rows(const attune_attention_f32 *args, attend_row_function *attend_row);
-
-/* The three references' own. */
-attend_row_function attune_reference_attend_online, attune_reference_attend_full,
-    attune_reference_attend_chunked;
 
 #endif

@@ -1,7 +1,4 @@
-/*
- * kernels/reference/attention_rows.c: the references' walk over query rows, and the references as the kernels
- * of processors that have none of their own: a row is a task.
- */
+/* kernels/reference/attention_rows.c: the references' walk over query rows. */
 #include "kernels/reference/attention_row.h"
 
 /* Not inlined: see attune_fp_enter. */
@@ -22,44 +19,9 @@ __attribute__((noinline)) static void attend_index(const attune_attention_f32 *a
     attend_row(&r);
 }
 
-void attune_reference_row(const attune_attention_f32 *args, int64_t index, attend_row_function *attend_row) {
+void attune_reference_rows(const attune_attention_f32 *args, attend_row_function *attend_row) {
     const uint64_t environment = attune_fp_enter();
-    attend_index(args, index, attend_row);
+    for (int64_t index = 0; index < args->batch * args->heads_q * args->n_q; ++index)
+        attend_index(args, index, attend_row);
     attune_fp_leave(environment);
 }
-
-void attune_reference_rows(const attune_attention_f32 *args, attend_row_function *attend_row) {
-    for (int64_t index = 0; index < args->batch * args->heads_q * args->n_q; ++index)
-        attune_reference_row(args, index, attend_row);
-}
-
-static uint64_t tasks(const attune_attention_f32 *args) {
-    return (uint64_t)args->batch * (uint64_t)args->heads_q * (uint64_t)args->n_q;
-}
-
-static uint64_t nothing(const attune_attention_f32 *args) {
-    (void)args;
-    return 0;
-}
-
-#define RUN(name)                                                                                            \
-    static void run_##name(const attune_attention_f32 *args, uint64_t task, void *memory) {                  \
-        (void)memory;                                                                                        \
-        attune_reference_row(args, (int64_t)task, attune_reference_attend_##name);                           \
-    }
-#define KERNEL(name)                                                                                         \
-    {                                                                                                        \
-        .isa = "generic", .passes = 1, .tasks = tasks, .shared = nothing, .workspace = nothing,              \
-        .run = run_##name                                                                                    \
-    }
-
-RUN(online)
-RUN(full)
-RUN(chunked)
-
-const attune_attention_f32_kernel attune_attention_f32_generic[ATTUNE_ATTENTION_ALGORITHMS] = {
-    [ATTUNE_ATTENTION_PANELS] = KERNEL(online),
-    [ATTUNE_ATTENTION_ROW_BLOCKS] = KERNEL(online),
-    [ATTUNE_ATTENTION_SLICES] = KERNEL(full),
-    [ATTUNE_ATTENTION_MATRIX] = KERNEL(full),
-    [ATTUNE_ATTENTION_CHUNKS] = KERNEL(chunked)};

@@ -59,9 +59,6 @@ static int check_kind(const cpu_instance *cpu, const attune_attention_problem *p
         return refuse(answer, ATTUNE_UNIMPLEMENTED,
                       "%s is not supported on the CPU (float32, float16, bfloat16 are)",
                       attune_dtype_name(p->dtype));
-    if (cpu->kernels.isa == ATTUNE_CPU_GENERIC && storage_of(p->dtype) != ATTUNE_KERNEL_F32)
-        return refuse(answer, ATTUNE_UNIMPLEMENTED, "%s is not supported by the generic kernels",
-                      attune_dtype_name(p->dtype));
     if (!attune_device_same(&p->device, &cpu->device))
         return refuse(answer, ATTUNE_FAILED_PRECONDITION,
                       "the tensors are on another device (type %d, index %d) than the CPU; copy them first",

@@ -308,8 +308,7 @@ void compare_algorithm(const attention_case *c, int algorithm) {
     attention_arrays a = arrays_make(c);
     void *want = arrays_want(&a, algorithm);
     const attune_attention_f32_kernel *kernel;
-    const int first = c->storage == ATTUNE_KERNEL_F32 ? ATTUNE_CPU_GENERIC : ATTUNE_CPU_AVX2;
-    for (int isa = first; isa <= ATTUNE_CPU_AVX512 && (kernel = kernel_at(isa)) != NULL; ++isa) {
+    for (int isa = 0; isa < ATTUNE_CPU_ISAS && (kernel = kernel_at(isa)) != NULL; ++isa) {
         char who[64];
         (void)snprintf(who, sizeof who, "%s, algorithm %d,", kernel->isa, algorithm);
         arrays_reset_out(&a);

@@ -1,6 +1,7 @@
 /* tests/kernels/check_attention_accuracy.c: the arithmetic is right, not only equal: against a softmax in
  * double precision and against the golden files. */
 #include "attune/tensor.h"
+#include "kernels/cpu/dispatch.h"
 #include "sample_host/npy.h"
 #include "tests/kernels/cases.h"
 #include "tests/kernels/oracle.h"
@@ -22,7 +23,7 @@ static void compare_in_double(const attention_case *c) {
     attention_arrays a = arrays_make(c);
     double *want = malloc((size_t)c->d_v * sizeof *want);
     ck_assert_ptr_nonnull(want);
-    for (int isa = 0; isa <= 2 && kernel_at(isa); ++isa) {
+    for (int isa = 0; isa < ATTUNE_CPU_ISAS && kernel_at(isa); ++isa) {
         arrays_reset_out(&a);
         run_kernel(kernel_at(isa), &a.args);
         for (int64_t row = 0; row < c->batch * c->heads_q * c->n_q; ++row) {
@@ -102,7 +103,7 @@ static void compare_with_file(const json_t *one) {
     const double most = json_number_value(json_object_get(one, "max_abs_score"));
     ck_assert(most > 0.0);
     ck_assert(attune_dtype_equal(want.tensor.dtype, ATTUNE_F32));
-    for (int isa = 0; isa <= 2 && kernel_at(isa); ++isa) {
+    for (int isa = 0; isa < ATTUNE_CPU_ISAS && kernel_at(isa); ++isa) {
         run_kernel(kernel_at(isa), &a);
         for (size_t i = 0; i < count; ++i) {
             const double expected = (double)((const float *)want.tensor.data)[i],

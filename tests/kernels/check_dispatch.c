@@ -22,7 +22,7 @@ END_TEST
 START_TEST(table) {
     static const char *const names[] = {"generic", "avx2", "avx512"};
     attune_cpu_kernels kernels;
-    for (int isa = 0; isa <= ATTUNE_CPU_AVX512; ++isa) {
+    for (int isa = 0; isa < ATTUNE_CPU_ISAS; ++isa) {
         attune_cpu_dispatch((attune_cpu_isa)isa, &kernels);
         ck_assert_int_eq(kernels.isa, isa);
         for (int i = 0; i < ATTUNE_ATTENTION_ALGORITHMS; ++i)
@@ -41,14 +41,17 @@ START_TEST(workspace_overflow) {
                               .d_v = 1,
                               .chunk_q = 1,
                               .chunk_k = 1};
-    for (int i = 0; i < ATTUNE_ATTENTION_ALGORITHMS; ++i) {
-        ck_assert_uint_eq(attune_attention_f32_avx2[i].workspace(&a), UINT64_MAX);
-        ck_assert_uint_eq(attune_attention_f32_avx512[i].workspace(&a), UINT64_MAX);
+    for (int isa = 0; isa < ATTUNE_CPU_ISAS; ++isa) {
+        attune_attention_f32 long_ = a;
+        attune_cpu_kernels kernels;
+        attune_cpu_dispatch((attune_cpu_isa)isa, &kernels);
+        for (int i = 0; i < ATTUNE_ATTENTION_ALGORITHMS; ++i)
+            ck_assert_uint_eq(kernels.attention_f32[i].workspace(&a), UINT64_MAX);
+        long_.d_qk = 40, long_.n_k = INT64_MAX, long_.chunk_k = INT64_MAX;
+        ck_assert_uint_eq(kernels.attention_f32[ATTUNE_ATTENTION_SLICES].workspace(&long_), UINT64_MAX);
+        ck_assert_uint_eq(kernels.attention_f32[ATTUNE_ATTENTION_CHUNKS].workspace(&long_), UINT64_MAX);
+        ck_assert_uint_eq(kernels.attention_f32[ATTUNE_ATTENTION_MATRIX].shared(&long_), UINT64_MAX);
     }
-    a.d_qk = 40, a.n_k = INT64_MAX, a.chunk_k = INT64_MAX;
-    ck_assert_uint_eq(attune_attention_f32_avx512[ATTUNE_ATTENTION_SLICES].workspace(&a), UINT64_MAX);
-    ck_assert_uint_eq(attune_attention_f32_avx512[ATTUNE_ATTENTION_CHUNKS].workspace(&a), UINT64_MAX);
-    ck_assert_uint_eq(attune_attention_f32_avx512[ATTUNE_ATTENTION_MATRIX].shared(&a), UINT64_MAX);
 }
 END_TEST
 

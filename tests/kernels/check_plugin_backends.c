@@ -36,12 +36,6 @@ static const attention_case usual = {.batch = 2,
                                      .mask_axes = 15,
                                      .seed = 3};
 
-static int is_generic(void) {
-    attune_attention_info info = {.struct_size = sizeof info};
-    ck_assert_int_eq(host.attention->describe(host.instance, 0, &info, NULL), ATTUNE_OK);
-    return strcmp(info.isa, "generic") == 0;
-}
-
 /* Run with the worst floating-point environment a caller may have, which the host's threads inherit. */
 static void run_and_expect(call *c, const void *want, const attention_case *from) {
     attune_error error;
@@ -63,7 +57,7 @@ START_TEST(threads_and_storage_do_not_show) {
     static const uint32_t workers[] = {1, 2, 3, 7};
     for (uint64_t seed = 0; seed < 12; ++seed) {
         attention_case from = random_case(41000 + seed);
-        from.storage = is_generic() ? ATTUNE_KERNEL_F32 : (int)(seed % 3);
+        from.storage = (int)(seed % 3);
         if (seed % 6 == 0)
             from.batch = 70, from.n_q = from.n_k = 16, from.mask_kind = 0;
         from.chunk_k = (int64_t)sqrt((double)from.n_k); /* the default */
@@ -87,10 +81,10 @@ START_TEST(budgets_do_not_show) {
     call_make(&c, &host, (uint32_t)_i, &from, 2);
     void *want = arrays_want(&c.arrays, algorithms[_i]);
     run_and_expect(&c, want, &from);
-    const uint64_t most = c.answer.workspace, generic = is_generic();
+    const uint64_t most = c.answer.workspace;
     attune_attention_answer answer = {.struct_size = sizeof answer};
     uint64_t least = most;
-    for (c.problem.budget = most * 32; most > 0 && c.problem.budget > 0; c.problem.budget /= 2) {
+    for (c.problem.budget = most * 32; c.problem.budget > 0; c.problem.budget /= 2) {
         ck_assert_int_eq(host.attention->query(host.instance, c.backend, &c.problem, &answer, NULL),
                          ATTUNE_OK);
         if (answer.code == ATTUNE_RESOURCE_EXHAUSTED)
@@ -100,8 +94,8 @@ START_TEST(budgets_do_not_show) {
         least = c.answer.workspace;
         run_and_expect(&c, want, &from);
     }
-    ck_assert(generic || answer.code == ATTUNE_RESOURCE_EXHAUSTED);
-    ck_assert(generic || (least < most) == (_i == SPLIT)); /* only its slices follow the budget */
+    ck_assert_int_eq(answer.code, ATTUNE_RESOURCE_EXHAUSTED);
+    ck_assert((least < most) == (_i == SPLIT)); /* only its slices follow the budget */
     free(want);
     call_free(&c);
 }
@@ -125,8 +119,6 @@ static uint64_t workspace(uint32_t backend, int64_t n_q, int64_t n_k, attune_chu
  */
 START_TEST(workspaces_say_what_is_held) {
     const attune_chunks none = {0};
-    if (is_generic())
-        return; /* the reference holds nothing */
     const uint64_t fixed = workspace(MATH, 144, 300, none) - 4 * 2 * 2 * 144 * (300 + 2);
     ck_assert_uint_le(fixed, 1 << 17);
     ck_assert_uint_eq(workspace(MATH, 1440, 4096, none), fixed + 4ull * 2 * 2 * 1440 * (4096 + 2));
