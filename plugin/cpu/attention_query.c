@@ -226,12 +226,12 @@ static uint64_t saturate(double x) {
 
 /*
  * Cost: the slower of the products, at what one core of about 3.7 GHz reaches with the panels' kernel, and of
- * moving each array once at 15 bytes per nanosecond; this times the backend's slowness, and 2 microseconds
- * for the call. A model for choosing among backends, not a promise.
+ * moving each array once at 15 bytes per nanosecond; 2 microseconds for the call; and this times the
+ * backend's slowness. A model for choosing among backends, not a promise.
  */
 static void estimate(const cpu_instance *cpu, const cpu_backend *backend, const attune_attention_problem *p,
                      attune_attention_answer *answer) {
-    static const double flops_per_nanosecond[] = {0.4, 90.0, 95.0}; /* by attune_cpu_isa */
+    static const double flops_per_nanosecond[] = {0.8, 90.0, 95.0}; /* by attune_cpu_isa */
     const double rows = (double)p->batch * (double)p->heads_q * (double)p->n_q;
     const double keys = (double)p->batch * (double)p->heads_kv * (double)p->n_k;
     const double channels = (double)p->d_qk + (double)p->d_v, element = p->dtype.bits / 8.0;
@@ -242,7 +242,7 @@ static void estimate(const cpu_instance *cpu, const cpu_backend *backend, const 
     const double slower = compute > bytes / 15.0 ? compute : bytes / 15.0;
     answer->flops = saturate(flops);
     answer->bytes_moved = saturate(bytes);
-    answer->nanoseconds = saturate(2000.0 + backend->slowness * slower);
+    answer->nanoseconds = saturate(backend->slowness * (2000.0 + slower));
 }
 
 static int check_workspace(const cpu_work *work, const attune_attention_problem *p,

@@ -332,7 +332,7 @@ START_TEST(run_checks_tensors) {
     void *workspace = c.args.workspace;
     c.args.workspace = (char *)out.data + (64 - (uintptr_t)out.data % 64); /* aligned, within out */
     ck_assert_uint_gt(c.answer.workspace, 0);
-        expect_refused(&c, ATTUNE_INVALID_ARGUMENT, "the workspace overlaps out");
+    expect_refused(&c, ATTUNE_INVALID_ARGUMENT, "the workspace overlaps out");
     c.args.workspace = workspace, c.args.mask = NULL;
     expect_refused(&c, ATTUNE_INVALID_ARGUMENT, "mask is missing");
     c.args.mask = &c.mask, c.mask.dtype = ATTUNE_BOOL;
