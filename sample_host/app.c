@@ -146,6 +146,22 @@ attune_code app_find_backend(struct app *app, const char *asked, char found[32],
     return code;
 }
 
+uint32_t app_backends(struct app *app, char names[][32], uint32_t most) {
+    uint32_t count = 0;
+    attune_snapshot *snapshot = attune_snapshot_acquire(app->host);
+    attune_attention_info info = {.struct_size = sizeof info};
+    for (uint32_t i = 0; i < attune_snapshot_count(snapshot); ++i)
+        for (uint32_t j = 0; attune_snapshot_attention(snapshot, i, j, &info, NULL) == ATTUNE_OK; ++j) {
+            int known = count == most;
+            for (uint32_t n = 0; n < count; ++n)
+                known |= strcmp(names[n], info.name) == 0;
+            if (!known)
+                memcpy(names[count++], info.name, sizeof info.name);
+        }
+    attune_snapshot_release(snapshot);
+    return count;
+}
+
 static void check_sub_quad(const command *which, struct app *app) {
     int given = app->sub_quad.q_chunk_size >= 0 || app->sub_quad.kv_chunk_size >= 0 ||
                 app->sub_quad.chunk_threshold >= 0;
