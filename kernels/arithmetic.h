@@ -1,7 +1,7 @@
 /*
- * kernels/arithmetic.h: the constants of arithmetic id `attune-f32-1` (docs/arithmetic.md) and its
- * floating-point environment. Every kernel, on every device, takes its numbers from here; a change of one is
- * a new arithmetic id.
+ * kernels/arithmetic.h: the constants of arithmetic id `attune-f32-1` and its two relatives
+ * (docs/arithmetic.md) and their floating-point environment. Every kernel, on every device, takes its numbers
+ * from here; a change of one is a new arithmetic id.
  */
 #ifndef ATTUNE_KERNELS_ARITHMETIC_H
 #define ATTUNE_KERNELS_ARITHMETIC_H
@@ -9,7 +9,9 @@
 #include <float.h>
 #include <stdint.h>
 
-#define ATTUNE_ARITHMETIC_F32 "attune-f32-1"
+#define ATTUNE_ARITHMETIC_F32         "attune-f32-1"
+#define ATTUNE_ARITHMETIC_F32_FULL    "attune-f32-full-1"
+#define ATTUNE_ARITHMETIC_F32_CHUNKED "attune-f32-chunked-1"
 
 _Static_assert(FLT_EVAL_METHOD == 0, "float expressions must be evaluated in float");
 

@@ -45,7 +45,8 @@ typedef struct command {
     const char *arguments; /* "\"PROMPT\"" */
     const char *summary;
     const struct poptOption *table;
-    int draws; /* makes pictures: COMMANDLINE_ARGS counts */
+    int draws;    /* makes pictures: COMMANDLINE_ARGS counts */
+    int compares; /* runs every backend where none is asked for */
     attune_code (*prepare)(struct app *app);
     attune_code (*run)(struct app *app, int argc, const char **argv);
 } command;

@@ -6,7 +6,7 @@
 
 #ifdef __aarch64__
 static const attune_attention_f32_kernel *const attention_f32[ATTUNE_CPU_ISAS] = {
-    &attune_attention_f32_generic, &attune_attention_f32_neon};
+    attune_attention_f32_generic, attune_attention_f32_neon};
 
 /* Every AArch64 processor has Advanced SIMD. */
 attune_cpu_isa attune_cpu_detect(void) {
@@ -14,7 +14,7 @@ attune_cpu_isa attune_cpu_detect(void) {
 }
 #else
 static const attune_attention_f32_kernel *const attention_f32[ATTUNE_CPU_ISAS] = {
-    &attune_attention_f32_generic, &attune_attention_f32_avx2, &attune_attention_f32_avx512};
+    attune_attention_f32_generic, attune_attention_f32_avx2, attune_attention_f32_avx512};
 
 /* The compiler's runtime asks cpuid, and xgetbv for the registers that the system saves. */
 attune_cpu_isa attune_cpu_detect(void) {

@@ -26,7 +26,7 @@ typedef enum attune_cpu_isa {
 
 typedef struct attune_cpu_kernels {
     attune_cpu_isa isa;
-    const attune_attention_f32_kernel *attention_f32;
+    const attune_attention_f32_kernel *attention_f32; /* a table by ATTUNE_ATTENTION_… */
 } attune_cpu_kernels;
 
 /* [any] The strongest set that the processor and the system (saved registers) support. */

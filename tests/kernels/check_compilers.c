@@ -20,20 +20,24 @@ static void *open_build(const char *folder, const char *name) {
     return library;
 }
 
-static void compare_builds(void *const libraries[2], const attention_case *c) {
+static void compare_builds(void *const libraries[2], const attention_case *c, int algorithm) {
+    static const char *const names[ATTUNE_ATTENTION_ALGORITHMS] = {
+        [ATTUNE_ATTENTION_PANELS] = "attune_attention_f32_reference",
+        [ATTUNE_ATTENTION_MATRIX] = "attune_attention_f32_full_reference",
+        [ATTUNE_ATTENTION_CHUNKS] = "attune_attention_f32_chunked_reference"};
     attention_arrays a = arrays_make(c);
     float *want = malloc(a.out_floats * sizeof *want);
     ck_assert_ptr_nonnull(want);
-    attune_attention_f32_reference(&a.args);
+    reference_of(algorithm)(&a.args);
     memcpy(want, a.out, a.out_floats * sizeof *want);
     for (int i = 0; i < 2; ++i) {
         reference_function *reference;
-        *(void **)&reference = dlsym(libraries[i], "attune_attention_f32_reference");
+        *(void **)&reference = dlsym(libraries[i], names[algorithm]);
         ck_assert(reference != NULL);
         arrays_reset_out(&a);
         reference(&a.args);
-        ck_assert_msg(memcmp(want, a.out, a.out_floats * sizeof *want) == 0, "build %d, seed %lu: other bits",
-                      i, (unsigned long)c->seed);
+        ck_assert_msg(memcmp(want, a.out, a.out_floats * sizeof *want) == 0,
+                      "build %d, %s, seed %lu: other bits", i, names[algorithm], (unsigned long)c->seed);
     }
     free(want);
     arrays_free(&a);
@@ -51,7 +55,9 @@ START_TEST(same_bits) {
     for (uint64_t seed = 0; seed < 40; ++seed) {
         attention_case c = random_case(9000 + seed);
         c.sow = seed < 20 ? 0 : 1u << (seed - 20) % SOW_BITS;
-        compare_builds(libraries, &c);
+        compare_builds(libraries, &c, ATTUNE_ATTENTION_PANELS);
+        compare_builds(libraries, &c, ATTUNE_ATTENTION_MATRIX);
+        compare_builds(libraries, &c, ATTUNE_ATTENTION_CHUNKS);
     }
 }
 END_TEST

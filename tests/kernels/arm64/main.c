@@ -28,15 +28,18 @@ static void compare_large(void) {
     compare_case(&c);
 }
 
-/* One problem by every kernel, whole and with its batch split, in one of the environments. */
+/* One problem by every kernel of one algorithm, whole and with its batch split, in one of the environments.
+ */
 static void compare_problem(uint64_t index) {
     const attention_case c = problem_at(index);
+    const int algorithm = (int)(index % ATTUNE_ATTENTION_ALGORITHMS);
     attention_arrays a = arrays_make(&c);
-    arrays_expect(&a, attune_attention_f32_reference);
+    arrays_expect(&a, reference_of(algorithm));
     for (int isa = 0; isa < ATTUNE_CPU_ISAS; ++isa) {
-        way w = {.kernel = kernel_at(isa), .environment = (int)(index % ENVIRONMENTS)};
+        way w = {.kernel = kernel_at(isa) + algorithm, .environment = (int)(index / 5 % ENVIRONMENTS)};
         char name[64];
-        (void)snprintf(name, sizeof name, "arm64, problem %lu: %s", (unsigned long)index, w.kernel->isa);
+        (void)snprintf(name, sizeof name, "arm64, problem %lu: %s, algorithm %d,", (unsigned long)index,
+                       w.kernel->isa, algorithm);
         arrays_compare(&a, &c, run_in_environment, &w, name);
         arrays_compare(&a, &c, run_split, (void *)(uintptr_t)w.kernel, name);
     }
