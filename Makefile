@@ -101,6 +101,7 @@ $(B)/obj/%_avx2.o: ALL_CFLAGS += -mavx2 -mfma -mf16c
 $(B)/obj/%_avx512.o: ALL_CFLAGS += -mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma
 endif
 $(B)/obj/kernels/cpu/%.o $(B)/obj/plugin/cpu/ops/%.o: OPT = -O3
+$(B)/obj/bench/peak.o: ALL_CFLAGS += -march=native -ffp-contract=fast
 $(B)/obj/%.o: %.c Makefile
 	@mkdir -p $(@D)
 	$(call say,CC,$<)
@@ -139,6 +140,16 @@ $(B)/examples/%: $(B)/obj/examples/%.o $(B)/libattune.so
 	@mkdir -p $(@D)
 	$(call say,LD,$@)
 	$(Q)$(CC) $(LDFLAGS) -Wl,-rpath,'$$ORIGIN/..' -o $@ $< -L$(B) -lattune
+
+# ---- what bench/attention_vs_peers.py calls ----
+$(B)/bench/peak.so: $(B)/obj/bench/peak.o
+	@mkdir -p $(@D)
+	$(call say,LD,$@)
+	$(Q)$(CC) -shared $(LDFLAGS) -o $@ $<
+$(B)/bench/call_cost: $(B)/obj/bench/call_cost.o $(KERNEL_OBJ) $(B)/libattune.so
+	@mkdir -p $(@D)
+	$(call say,LD,$@)
+	$(Q)$(CC) $(LDFLAGS) -Wl,-rpath,'$$ORIGIN/..' -o $@ $(filter %.o,$^) -L$(B) -lattune -lm
 
 # ---- tests: tests/ROOM/check_*.c become build/tests/ROOM/check; fixture plugins are tests/fixtures/*.c, libraries for LD_PRELOAD tests/preload/*.c ----
 $(B)/tests/fixtures/%.so: $(B)/obj/tests/fixtures/%.o plugin/plugin.map
