@@ -4,6 +4,7 @@
 #ifndef ATTUNE_KERNELS_CPU_DISPATCH_H
 #define ATTUNE_KERNELS_CPU_DISPATCH_H
 
+#include "kernels/activation.h"
 #include "kernels/attention.h"
 
 /* Weakest first: each includes what the ones before it need. */
@@ -18,6 +19,7 @@ typedef enum attune_cpu_isa {
 typedef struct attune_cpu_kernels {
     attune_cpu_isa isa;
     const attune_attention_f32_kernel *attention_f32;
+    const attune_activation_f32_kernel *activation_f32;
 } attune_cpu_kernels;
 
 /* [any] The strongest set that the processor and the system (saved registers) support. */

@@ -7,9 +7,9 @@
 #include "kernels/attention.h"
 
 #include "kernels/arithmetic.h"
+#include "kernels/reference/stored.h"
 
 #include <math.h>
-#include <string.h>
 
 float attune_exp2_f32_reference(float t) {
     if (t != t)
@@ -31,15 +31,6 @@ float attune_exp2_f32_reference(float t) {
 float attune_attention_f32_factor(float scale, int64_t d_qk) {
     const float s = scale != 0.0f ? scale : (float)(1.0 / sqrt((double)d_qk));
     return (float)((double)s * ATTUNE_LOG2E_F64);
-}
-
-/* What is stored: no -0 and only one NaN leave a kernel. */
-static float stored(float x) {
-    const uint32_t nan_bits = ATTUNE_NAN_BITS;
-    x = x + 0.0f;
-    if (x != x)
-        memcpy(&x, &nan_bits, sizeof x);
-    return x;
 }
 
 /* One query row; pointers are to its batch entry and head. */

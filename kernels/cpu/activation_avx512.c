@@ -1,0 +1,6 @@
+/* kernels/cpu/activation_avx512.c: the loops of kernels/activation.h in AVX-512. */
+#include "kernels/cpu/vector_avx512.h"
+
+#include "kernels/cpu/activation_tile.h"
+
+const attune_activation_f32_kernel attune_activation_f32_avx512 = ACTIVATIONS("avx512");
