@@ -33,12 +33,15 @@ void attune_cpu_dispatch(attune_cpu_isa isa, attune_cpu_kernels *kernels) {
     kernels->isa = isa;
     kernels->attention_f32 = &attune_attention_f32_generic;
     kernels->activation_f32 = &attune_activation_f32_generic;
+    kernels->norm_f32 = &attune_norm_f32_generic;
     if (isa >= ATTUNE_CPU_AVX2) {
         kernels->attention_f32 = &attune_attention_f32_avx2;
         kernels->activation_f32 = &attune_activation_f32_avx2;
+        kernels->norm_f32 = &attune_norm_f32_avx2;
     }
     if (isa >= ATTUNE_CPU_AVX512) {
         kernels->attention_f32 = &attune_attention_f32_avx512;
         kernels->activation_f32 = &attune_activation_f32_avx512;
+        kernels->norm_f32 = &attune_norm_f32_avx512;
     }
 }

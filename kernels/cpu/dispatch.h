@@ -6,6 +6,7 @@
 
 #include "kernels/activation.h"
 #include "kernels/attention.h"
+#include "kernels/norm.h"
 
 /* Weakest first: each includes what the ones before it need. */
 typedef enum attune_cpu_isa {
@@ -20,6 +21,7 @@ typedef struct attune_cpu_kernels {
     attune_cpu_isa isa;
     const attune_attention_f32_kernel *attention_f32;
     const attune_activation_f32_kernel *activation_f32;
+    const attune_norm_f32_kernel *norm_f32;
 } attune_cpu_kernels;
 
 /* [any] The strongest set that the processor and the system (saved registers) support. */
