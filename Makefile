@@ -35,8 +35,7 @@ CHECK_LIBS   = $(shell pkg-config --libs check) -lm
 obj = $(patsubst %.c,$(B)/obj/%.o,$(wildcard $(1)))
 
 HOST_OBJ    := $(call obj,host_api/*.c)
-REFERENCE_OBJ := $(call obj,kernels/reference/*.c)
-KERNEL_OBJ  := $(REFERENCE_OBJ) $(call obj,kernels/cpu/*.c)
+KERNEL_OBJ  := $(call obj,kernels/reference/*.c kernels/cpu/*.c)
 CPU_OBJ     := $(call obj,plugin/cpu/*.c)
 SAMPLER_OBJ := $(call obj,plugin/sampler/*.c plugin/cpu/ops/*.c) $(B)/obj/plugin/cpu/identify.o
 CLI_OBJ     := $(call obj,sample_host/*.c)
@@ -120,9 +119,9 @@ $(B)/attune-cpu.so: $(CPU_OBJ) $(KERNEL_OBJ) plugin/plugin.map
 	$(call say,LD,$@)
 	$(Q)$(CC) -shared $(LDFLAGS) -Wl,--version-script=plugin/plugin.map -o $@ $(CPU_OBJ) $(KERNEL_OBJ) -lm
 	@chmod go-w $@
-$(B)/attune-sampler-cpu.so: $(SAMPLER_OBJ) $(REFERENCE_OBJ) plugin/plugin.map
+$(B)/attune-sampler-cpu.so: $(SAMPLER_OBJ) $(KERNEL_OBJ) plugin/plugin.map
 	$(call say,LD,$@)
-	$(Q)$(CC) -shared $(LDFLAGS) -Wl,--version-script=plugin/plugin.map -o $@ $(SAMPLER_OBJ) $(REFERENCE_OBJ) $(SAMPLER_LIBS)
+	$(Q)$(CC) -shared $(LDFLAGS) -Wl,--version-script=plugin/plugin.map -o $@ $(SAMPLER_OBJ) $(KERNEL_OBJ) $(SAMPLER_LIBS)
 	@chmod go-w $@
 $(B)/sample_host: $(CLI_OBJ) $(B)/libattune.a
 	$(call say,LD,$@)

@@ -4,7 +4,9 @@
 #ifndef ATTUNE_KERNELS_CPU_DISPATCH_H
 #define ATTUNE_KERNELS_CPU_DISPATCH_H
 
+#include "kernels/activation.h"
 #include "kernels/attention.h"
+#include "kernels/norm.h"
 
 /* Weakest first: each includes what the ones before it need. */
 typedef enum attune_cpu_isa {
@@ -27,6 +29,8 @@ typedef enum attune_cpu_isa {
 typedef struct attune_cpu_kernels {
     attune_cpu_isa isa;
     const attune_attention_f32_kernel *attention_f32; /* a table by ATTUNE_ATTENTION_… */
+    const attune_activation_f32_kernel *activation_f32;
+    const attune_norm_f32_kernel *norm_f32;
 } attune_cpu_kernels;
 
 /* [any] The strongest set that the processor and the system (saved registers) support. */

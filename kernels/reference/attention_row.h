@@ -1,24 +1,15 @@
 /*
- * kernels/reference/attention_row.h: what the references of all arithmetic ids have in common: a query row,
- * the score of a key, and what is stored.
+ * kernels/reference/attention_row.h: what the references of all arithmetic ids have in common: a query row
+ * and the score of a key.
  */
 #ifndef ATTUNE_KERNELS_REFERENCE_ATTENTION_ROW_H
 #define ATTUNE_KERNELS_REFERENCE_ATTENTION_ROW_H
 
 #include "kernels/arithmetic.h"
 #include "kernels/attention.h"
+#include "kernels/reference/stored.h"
 
 #include <math.h>
-#include <string.h>
-
-/* What is stored: no -0 and only one NaN leave a kernel. */
-static inline float stored(float x) {
-    const uint32_t nan_bits = ATTUNE_NAN_BITS;
-    x = x + 0.0f;
-    if (x != x)
-        memcpy(&x, &nan_bits, sizeof x);
-    return x;
-}
 
 /* One query row; pointers are to its batch entry and head. */
 typedef struct row {

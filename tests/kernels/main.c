@@ -19,7 +19,8 @@ int main(void) {
                                      plugin_backends_cases,
                                      plugin_device_cases,
                                      memory_cases,
-                                     math_f64_cases};
+                                     math_f64_cases,
+                                     norms_cases};
     Suite *suite = suite_create("kernels");
     for (size_t i = 0; i < sizeof cases / sizeof *cases; ++i) {
         TCase *made = cases[i]();

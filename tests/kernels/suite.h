@@ -20,5 +20,6 @@ TCase *plugin_backends_cases(void);
 TCase *plugin_device_cases(void);
 TCase *memory_cases(void);
 TCase *math_f64_cases(void);
+TCase *norms_cases(void);
 
 #endif

@@ -2,6 +2,7 @@
  * emulator runs. Usage: main COUNT, of the problems of cases.h. */
 #include "kernels/cpu/dispatch.h"
 #include "tests/kernels/cases.h"
+#include "tests/kernels/norm_cases.h"
 
 #include <check.h>
 #include <string.h>
@@ -52,7 +53,11 @@ int main(int argc, char **argv) {
     for (uint64_t i = first; i < first + count; ++i)
         compare_problem(i);
     compare_large();
-    (void)printf("arm64: %lu problems by %d kernels, under an emulator: the reference's bits\n",
-                 (unsigned long)count, (int)ATTUNE_CPU_ISAS);
+    for (uint64_t seed = 0; seed < 12; ++seed)
+        compare_group_norm(seed), compare_layer_norm(seed);
+    compare_activations(97700);
+    (void)printf(
+        "arm64: %lu problems by %d kernels, norms and activations, under an emulator: the reference's bits\n",
+        (unsigned long)count, (int)ATTUNE_CPU_ISAS);
     return EXIT_SUCCESS;
 }
