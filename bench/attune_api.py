@@ -32,10 +32,15 @@ class Tensor(ctypes.Structure):
                 ("shape", INT64 * 6), ("stride", INT64 * 6)]
 
 
+class Chunks(ctypes.Structure):
+    _fields_ = [("q", UINT32), ("kv", UINT32), ("threshold", UINT32), ("reserved", UINT32)]
+
+
 class Problem(ctypes.Structure):
     _fields_ = [("struct_size", UINT32), ("mask", INT32), ("causal", INT32), ("scale", ctypes.c_float),
                 ("extents", INT64 * 7), ("dtype", Dtype), ("determinism", INT32), ("budget", UINT64),
-                ("device", DeviceId), ("workers", UINT32), ("reserved", UINT32), ("strides", INT64 * 20)]
+                ("device", DeviceId), ("workers", UINT32), ("reserved", UINT32), ("strides", INT64 * 20),
+                ("chunks", Chunks)]
 
 
 class Arguments(ctypes.Structure):
@@ -50,7 +55,8 @@ class Stream(ctypes.Structure):
 
 class Wish(ctypes.Structure):
     _fields_ = [("struct_size", UINT32), ("determinism", INT32), ("attention", TEXT), ("required", UINT32),
-                ("threads", UINT32), ("vendor", TEXT), ("device", TEXT), ("min_memory", UINT64), ("memory_limit", UINT64)]
+                ("threads", UINT32), ("vendor", TEXT), ("device", TEXT), ("min_memory", UINT64), ("memory_limit", UINT64),
+                ("chunks", Chunks)]
 
 
 class Candidate(ctypes.Structure):

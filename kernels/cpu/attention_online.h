@@ -10,6 +10,11 @@
 #define PANEL_BYTES   (768 * 1024)
 #define PANELS_SHARED 16
 
+/* Keys and values whose rows lie apart fall on few sets of the first-level cache, where the tiles of a panel
+ * meet them again: for panels of at least this many tiles each block of them is copied together first. */
+#define COPY_TILES 4
+#define COPY_BYTES (PANEL_BYTES / 4)
+
 /* l and the sums of vector v move from the maximum m to a larger one. Factors of 1 are skipped: exact. */
 INLINE void rescale(const tile *t, int v, vec larger, vec *l, const int vectors) {
     vec factor = v_sub(v_load(t->m + v * WIDTH), larger);
@@ -103,11 +108,21 @@ static void (*const attend[TILE_VECTORS])(const tile *, const block *) = {attend
 
 /* ---- panels ---- */
 
+/* Floats of the copy of a block: none where rows lie together, are widened anyway, or meet few tiles. */
+static uint64_t copy_floats(const attune_attention_f32 *a) {
+    const int together = a->stride_k[2] == a->d_qk && a->stride_v[2] == a->d_v;
+    const uint64_t floats = times(plus((uint64_t)a->d_qk, (uint64_t)a->d_v), KEYS);
+    return together || a->storage != ATTUNE_KERNEL_F32 || a->n_q < COPY_TILES * TILE_LANES ||
+                   floats > COPY_BYTES / sizeof(float)
+               ? 0
+               : floats;
+}
+
 static uint64_t panel_tiles(const attune_attention_f32 *a) {
     const uint64_t per_head = divide_up((uint64_t)a->n_q, TILE_LANES);
     const uint64_t shared = per_head * (uint64_t)a->batch * (uint64_t)a->heads_q / PANELS_SHARED;
-    const uint64_t floats = PANEL_BYTES / sizeof(float), widened = block_floats(a);
-    uint64_t tiles = floats > widened ? (floats - widened) / tile_floats(a) : 0;
+    const uint64_t floats = PANEL_BYTES / sizeof(float), rows = block_floats(a) + copy_floats(a);
+    uint64_t tiles = floats > rows ? (floats - rows) / tile_floats(a) : 0;
     if (tiles > shared)
         tiles = shared;
     if (tiles > PANEL_TILES)
@@ -124,12 +139,25 @@ static uint64_t panels_tasks(const attune_attention_f32 *a) {
 }
 
 static uint64_t panels_workspace(const attune_attention_f32 *a) {
-    return bytes_of(plus(common_floats(a), times(panel_tiles(a), tile_floats(a))));
+    return bytes_of(plus(plus(common_floats(a), copy_floats(a)), times(panel_tiles(a), tile_floats(a))));
 }
 
 static void start_tile(const tile *t, const panel *p, float factor) {
     start_softmax(t);
     load_tile(t, p, factor);
+}
+
+static const float *copy_rows(const float *from, int64_t stride, int64_t rows, int64_t columns, float *to) {
+    for (int64_t r = 0; r < rows; ++r)
+        memcpy(to + r * columns, from + r * stride, (size_t)columns * sizeof *to);
+    return to;
+}
+
+static void copy_block(block *b, const attune_attention_f32 *a, float *to) {
+    b->k = copy_rows(b->k, b->stride_k, b->keys, a->d_qk, to);
+    b->v = copy_rows(b->v, b->stride_v, b->keys, a->d_v, to + KEYS * a->d_qk);
+    b->stride_k = a->d_qk;
+    b->stride_v = a->d_v;
 }
 
 static void attend_panel(const attune_attention_f32 *a, uint64_t index, ahead *next, float factor,
@@ -143,9 +171,12 @@ static void attend_panel(const attune_attention_f32 *a, uint64_t index, ahead *n
         start_tile(&tiles[count], &p, factor);
     }
     const int64_t end = tiles[count - 1].seen; /* the last tile sees the most */
+    const int copied = copy_floats(a) > 0;
     for (int64_t first = 0; first < end; first += KEYS) {
         block b = find_keys(&p, first, end - first < KEYS ? end - first : KEYS);
         find_values(&p, &b);
+        if (copied)
+            copy_block(&b, a, p.arrays + (int64_t)(panel_tiles(a) * tile_floats(a)));
         for (int i = 0; i < count; ++i)
             if (first < tiles[i].seen)
                 attend[(tiles[i].rows - 1) / WIDTH](&tiles[i], &b);
