@@ -149,8 +149,9 @@ $(B)/examples/%: $(B)/obj/examples/%.o $(B)/libattune.so
 $(B)/tests/fixtures/%.so: $(B)/obj/tests/fixtures/%.o plugin/plugin.map
 	@mkdir -p $(@D)
 	$(call say,LD,$@)
-	$(Q)$(CC) -shared $(LDFLAGS) -Wl,--version-script=plugin/plugin.map -o $@ $(filter %.o,$^) -lm
+	$(Q)$(CC) -shared $(LDFLAGS) -Wl,--version-script=$(or $(FIXTURE_MAP),plugin/plugin.map) -o $@ $(filter %.o,$^) -lm
 	@chmod go-w $@ $(@D)
+$(B)/tests/fixtures/plain_unique.so: FIXTURE_MAP = tests/fixtures/unique.map
 $(B)/tests/fixtures/racers.so: $(B)/obj/plugin/cpu/identify.o
 
 $(B)/obj/tests/preload/%.o: ALL_CFLAGS += -fno-sanitize=all

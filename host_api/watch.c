@@ -215,6 +215,7 @@ static attune_code look_at(attune_watch *watch, watched *one, attune_swap_report
 /* What was changed, until one of them has something to tell. */
 static attune_code scan(attune_watch *watch, attune_swap_report *report, attune_error *error) {
     attune_code code = list_manifests(watch, false, error);
+    watch->look_at = now_ms() + LOOK_MS;
     if (code)
         return code;
     for (uint32_t i = 0; i < watch->count; ++i) {
@@ -244,7 +245,7 @@ static bool overdue(const attune_watch *watch, uint64_t now) {
     for (uint32_t i = 0; i < watch->count; ++i)
         if (watch->list[i].tell_at && now >= watch->list[i].tell_at)
             return true;
-    return watch->vanished;
+    return watch->vanished && now >= watch->look_at;
 }
 
 attune_code attune_watch_wait(attune_watch *watch, uint32_t milliseconds, attune_swap_report *report,
