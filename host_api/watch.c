@@ -29,7 +29,8 @@ struct attune_watch {
     attune *host;
     int events;
     bool dirty;
-    bool vanished;        /* a folder of the list has no watch */
+    bool vanished;        /* a folder of the list has no watch … */
+    uint64_t look_at;     /* … and is looked for again then, in ms */
     uint64_t first, last; /* of the changes not looked at yet, in ms */
     uint32_t count, room;
     watched *list;

@@ -18,6 +18,7 @@ TCase *stage_cases(void);
 TCase *storm_cases(void);
 TCase *session_swap_cases(void);
 TCase *watch_cases(void);
+TCase *line_cases(void);
 
 #define assert_ok(call, error)                                                                               \
     do {                                                                                                     \
