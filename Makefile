@@ -7,7 +7,7 @@ Q       := $(if $(filter 1,$(V)),,@)
 say      = $(if $(filter 1,$(V)),,@printf '  %-4s %s\n' $(1) $(2))
 CC      ?= cc
 AR      ?= ar
-SUITE   ?= kernels host sampler sample_host examples fuzz
+SUITE   ?= kernels host sampler sample_host swap examples fuzz
 JOBS    := $(if $(findstring jobserver,$(MAKEFLAGS)),,-j$(shell nproc))
 PREFIX  ?= /usr/local
 DESTDIR ?=
@@ -27,15 +27,16 @@ LDFLAGS    += -fsanitize=address,undefined
 endif
 
 # Libraries by room; each is named, with the reason, in the README.
-HOST_LIBS    = $(shell pkg-config --libs jansson nettle) -ldl
+HOST_LIBS    = $(shell pkg-config --libs jansson nettle) -ldl -lm
 SAMPLER_LIBS = -ldnnl -lgomp $(shell pkg-config --libs jansson libutf8proc) -lm
 CLI_LIBS     = $(shell pkg-config --libs popt libpng jansson nettle) -lm
 CHECK_LIBS   = $(shell pkg-config --libs check) -lm
 
 obj = $(patsubst %.c,$(B)/obj/%.o,$(wildcard $(1)))
 
-HOST_OBJ    := $(call obj,host_api/*.c)
-KERNEL_OBJ  := $(call obj,kernels/reference/*.c kernels/cpu/*.c)
+HOST_OBJ    := $(call obj,host_api/*.c) $(B)/obj/gen/self_test_bits.o
+REFERENCE_OBJ := $(call obj,kernels/reference/*.c)
+KERNEL_OBJ  := $(REFERENCE_OBJ) $(call obj,kernels/cpu/*.c)
 CPU_OBJ     := $(call obj,plugin/cpu/*.c)
 SAMPLER_OBJ := $(call obj,plugin/sampler/*.c plugin/cpu/ops/*.c) $(B)/obj/plugin/cpu/identify.o
 CLI_OBJ     := $(call obj,sample_host/*.c)
@@ -130,7 +131,17 @@ $(B)/sample_host: $(CLI_OBJ) $(B)/libattune.a
 $(B)/tools/%: $(B)/obj/tools/%.o
 	@mkdir -p $(@D)
 	$(call say,LD,$@)
-	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(shell pkg-config --libs jansson nettle)
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(shell pkg-config --libs jansson nettle) -lm
+# The self-test's known answers: libattune holds numbers, the tool holds the kernel that they come from.
+$(B)/tools/make_self_test: $(REFERENCE_OBJ)
+$(B)/gen/self_test_bits.c: $(B)/tools/make_self_test
+	@mkdir -p $(@D)
+	$(call say,FILL,$@)
+	$(Q)$< $@
+$(B)/obj/gen/%.o: $(B)/gen/%.c Makefile
+	@mkdir -p $(@D)
+	$(call say,CC,$<)
+	$(Q)$(CC) $(ALL_CFLAGS) -c $< -o $@
 $(B)/manifest.json: manifest.json $(PLUGINS) $(B)/tools/fill_manifest
 	$(call say,FILL,$@)
 	$(Q)$(B)/tools/fill_manifest manifest.json $(B) $@
@@ -154,8 +165,9 @@ $(B)/bench/call_cost: $(B)/obj/bench/call_cost.o $(KERNEL_OBJ) $(B)/libattune.so
 $(B)/tests/fixtures/%.so: $(B)/obj/tests/fixtures/%.o plugin/plugin.map
 	@mkdir -p $(@D)
 	$(call say,LD,$@)
-	$(Q)$(CC) -shared $(LDFLAGS) -Wl,--version-script=plugin/plugin.map -o $@ $(filter %.o,$^) -lm
+	$(Q)$(CC) -shared $(LDFLAGS) -Wl,--version-script=$(or $(FIXTURE_MAP),plugin/plugin.map) -o $@ $(filter %.o,$^) -lm
 	@chmod go-w $@ $(@D)
+$(B)/tests/fixtures/plain_unique.so: FIXTURE_MAP = tests/fixtures/unique.map
 $(B)/tests/fixtures/racers.so: $(B)/obj/plugin/cpu/identify.o
 
 $(B)/obj/tests/preload/%.o: ALL_CFLAGS += -fno-sanitize=all

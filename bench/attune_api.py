@@ -56,7 +56,7 @@ class Stream(ctypes.Structure):
 class Wish(ctypes.Structure):
     _fields_ = [("struct_size", UINT32), ("determinism", INT32), ("attention", TEXT), ("required", UINT32),
                 ("threads", UINT32), ("vendor", TEXT), ("device", TEXT), ("min_memory", UINT64), ("memory_limit", UINT64),
-                ("chunks", Chunks)]
+                ("chunks", Chunks), ("swap", UINT32), ("reserved", UINT32)]
 
 
 class Candidate(ctypes.Structure):

@@ -14,6 +14,9 @@ attune_code attune_wish_check(const attune_wish *wish, attune_error *error) {
     if (wish->required > 1)
         return attune_fail(error, ATTUNE_INVALID_ARGUMENT, ATTUNE_DOMAIN, "attune_wish",
                            "`required` is neither 0 nor 1");
+    if (wish->swap > ATTUNE_SWAP_STEP || wish->reserved)
+        return attune_fail(error, ATTUNE_INVALID_ARGUMENT, ATTUNE_DOMAIN, "attune_wish",
+                           "swap policy %u is unknown, or a reserved field is not 0", wish->swap);
     if (wish->required && !wish->attention)
         return attune_fail(error, ATTUNE_INVALID_ARGUMENT, ATTUNE_DOMAIN, "attune_wish",
                            "`required` without a backend's name");

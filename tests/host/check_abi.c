@@ -136,8 +136,12 @@ static const struct {
     OFFSET(attune_sampler_interface, session_close, 80),
     SIZE(attune_options, 40),
     SIZE(attune_plugin_status, 1040),
-    SIZE(attune_wish, 72),
+    SIZE(attune_wish, 80),
     OFFSET(attune_wish, chunks, 56),
+    OFFSET(attune_wish, swap, 72),
+    SIZE(attune_session_moves, 272),
+    SIZE(attune_swap_report, 160),
+    SIZE(attune_generation_info, 1144),
     SIZE(attune_candidate, 312),
     SIZE(attune_memory_usage, 24),
 };
