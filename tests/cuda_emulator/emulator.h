@@ -62,4 +62,7 @@ CUDA_EMULATOR_API const char *cuda_emulator_check_name(int check);
  * ATTUNE_EMULATOR_COUNTERS=1 makes the stand-in count waves and sectors. */
 CUDA_EMULATOR_API int cuda_emulator_counters_of(const char *kernel, cuda_emulator_counters *counters);
 
+/* Fat binaries that host code has registered and not unregistered. */
+CUDA_EMULATOR_API size_t cuda_emulator_registered(void);
+
 #endif

@@ -96,3 +96,12 @@ const device_range *memory_nearest(uint64_t address) {
     }
     return best;
 }
+
+void memory_free_all(int device) {
+    for (size_t i = 0; i < range_count; ++i) {
+        int owner;
+        uint64_t size;
+        if (!ranges[i]->freed && ranges[i]->device == device)
+            memory_free(ranges[i]->address, &owner, &size);
+    }
+}

@@ -26,6 +26,9 @@ bool memory_free(uint64_t address, int *device, uint64_t *size); /* false: no li
 /* The live range that holds the address, or NULL. */
 const device_range *memory_find(uint64_t address);
 
+/* Free all that a device has. */
+void memory_free_all(int device);
+
 /* Bytes in use on a device. */
 uint64_t memory_used(int device);
 
