@@ -142,10 +142,11 @@ bool exec_store(exec_block *b, exec_warp *w, const ptx_instruction *i, u32 lanes
             const u64 value = wide ? exec_u64(w, i->r[1 + k])[lane] : exec_u32(w, i->r[1 + k])[lane];
             memcpy(values + k * size, &value, size);
         }
-        /* threads that store one value to one place do no harm: the write is not noted twice */
-        const bool same = space == SPACE_SHARED && memcmp(bytes, values, total) == 0;
+        /* threads that store one value to one place do no harm */
+        const enum shadow_kind kind =
+            space == SPACE_SHARED && memcmp(bytes, values, total) == 0 ? SHADOW_SAME : SHADOW_WRITE;
         if (space == SPACE_SHARED && b->launch->checks &&
-            !shadow_write(b, w, i->loc, lane, (u32)a, total, same))
+            !shadow_write(b, w, i->loc, lane, (u32)a, total, kind))
             return false;
         memcpy(bytes, values, total);
         if (space == SPACE_LOCAL)

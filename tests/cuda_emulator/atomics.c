@@ -65,7 +65,7 @@ bool exec_atomic(exec_block *b, exec_warp *w, const ptx_instruction *i, u32 lane
         const u64 a = exec_address(w, i, i->r[1], lane, i->offset, i->mode2 & MEMORY_WIDE_BASE);
         unsigned char *bytes = exec_resolve(b, w, i, lane, a, size, &space);
         if (!bytes || (space == SPACE_SHARED && b->launch->checks &&
-                       !shadow_write(b, w, i->loc, lane, (u32)a, size, true)))
+                       !shadow_write(b, w, i->loc, lane, (u32)a, size, SHADOW_ATOMIC)))
             return false;
         u64 old = 0, x, y = 0;
         x = wide ? exec_u64(w, i->r[2])[lane] : exec_u32(w, i->r[2])[lane];

@@ -178,8 +178,10 @@ bool shadow_read(exec_block *b, exec_warp *w, u32 loc, int lane, u32 address, u3
     return true;
 }
 
-bool shadow_write(exec_block *b, exec_warp *w, u32 loc, int lane, u32 address, u32 size, bool atomic) {
+bool shadow_write(exec_block *b, exec_warp *w, u32 loc, int lane, u32 address, u32 size,
+                  enum shadow_kind kind) {
     const u32 first = address / 2, end = (address + size + 1) / 2, me = record_of(b, w, lane);
+    const bool atomic = kind == SHADOW_ATOMIC;
     for (u32 g = first; g < end; ++g) {
         const u32 written = b->writer[g], read = b->reader[g];
         if (atomic && written == 0)
@@ -187,7 +189,7 @@ bool shadow_write(exec_block *b, exec_warp *w, u32 loc, int lane, u32 address, u
         if (written >> 16 == EPOCH_POISON)
             return in_flight(b, w, loc, lane, g * 2, "write");
         if (written >> 16 == b->epoch && thread_of(written) != thread_of(me) && !ordered(written, me) &&
-            !(atomic && written & ATOMIC) && size > 1)
+            kind != SHADOW_SAME && !(atomic && written & ATOMIC) && size > 1)
             return race(b, w, loc, lane, g * 2, "write", "write", written);
         const bool other_reader = read & MANY_WARPS || (read & MANY_LANES && !ordered(read, me)) ||
                                   (thread_of(read) != thread_of(me) && !ordered(read, me));

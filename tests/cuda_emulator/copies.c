@@ -25,7 +25,7 @@ bool exec_copy_issue(exec_block *b, exec_warp *w, const ptx_instruction *i, u32 
         if (bytes && !exec_resolve(b, w, &from_global, lane, from, i->count, &space))
             return false;
         if (b->launch->checks) {
-            if (!shadow_write(b, w, i->loc, lane, (u32)to, i->count, false))
+            if (!shadow_write(b, w, i->loc, lane, (u32)to, i->count, SHADOW_WRITE))
                 return false;
             shadow_poison(b, w, lane, (u32)to, i->count);
         }

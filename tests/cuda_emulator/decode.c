@@ -65,8 +65,8 @@ static uint64_t immediate(parser *p, uint64_t value, char floating, enum ptx_typ
 static uint32_t source(parser *p, const operand *o, enum ptx_type type) {
     const bool wide = parse_type_size(type) == 8;
     uint32_t reg = o->reg;
-    if (o->kind == OPERAND_IMMEDIATE && type == TYPE_PRED)
-        parse_fail(p, "a constant where a predicate is expected");
+    if (o->kind == OPERAND_IMMEDIATE && type == TYPE_PRED) /* a mask of all lanes or none */
+        return parse_constant(p, o->value ? UINT32_MAX : 0, false);
     if (o->kind == OPERAND_IMMEDIATE)
         return parse_constant(p, immediate(p, o->value, o->floating, type), wide);
     if (o->kind == OPERAND_WORD && strcmp(o->word, "WARP_SZ") == 0)

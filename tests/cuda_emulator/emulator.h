@@ -65,4 +65,10 @@ CUDA_EMULATOR_API int cuda_emulator_counters_of(const char *kernel, cuda_emulato
 /* Fat binaries that host code has registered and not unregistered. */
 CUDA_EMULATOR_API size_t cuda_emulator_registered(void);
 
+/* For the stand-in cuBLAS, inside a cudaLaunchHostFunc function only (the runtime's lock is held): the bytes
+ * behind device memory, NULL where [address, address + size) is not within one allocation; and a failure as a
+ * kernel's would be. */
+CUDA_EMULATOR_API void *cuda_emulator_bytes(const void *address, size_t size);
+CUDA_EMULATOR_API void cuda_emulator_fail_device(int error);
+
 #endif

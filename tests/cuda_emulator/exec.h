@@ -116,7 +116,13 @@ u64 exec_address(const exec_warp *w, const ptx_instruction *i, u32 place, int la
 
 /* check.c: the shadow of shared memory. */
 bool shadow_read(exec_block *b, exec_warp *w, u32 loc, int lane, u32 address, u32 size);
-bool shadow_write(exec_block *b, exec_warp *w, u32 loc, int lane, u32 address, u32 size, bool atomic);
+enum shadow_kind {
+    SHADOW_WRITE,
+    SHADOW_ATOMIC,
+    SHADOW_SAME /* the value that is there already: no race of writes */
+};
+bool shadow_write(exec_block *b, exec_warp *w, u32 loc, int lane, u32 address, u32 size,
+                  enum shadow_kind kind);
 void shadow_poison(exec_block *b, const exec_warp *w, int lane, u32 address, u32 size);
 void shadow_land(exec_block *b, const exec_warp *w, int lane, u32 address, u32 size);
 void shadow_barrier(exec_block *b);

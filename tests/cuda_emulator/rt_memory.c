@@ -312,3 +312,11 @@ cudaError_t cudaMemsetAsync(void *to, int value, size_t size, cudaStream_t strea
     RUNTIME_ENTER("cudaMemsetAsync");
     return runtime_leave(add_set(to, value, size, stream));
 }
+
+void *cuda_emulator_bytes(const void *address, size_t size) {
+    return runtime_device_bytes(address, size);
+}
+
+void cuda_emulator_fail_device(int error) {
+    runtime_set_device_error(runtime_current_device(), (cudaError_t)error);
+}
