@@ -18,7 +18,7 @@ __device__ __forceinline__ uint32_t shared_address(const void *p) { return (uint
 
 __device__ __forceinline__ void copy16(void *to, const void *from) {
 #if __CUDA_ARCH__ >= 800
-    asm volatile("cp.async.ca.shared.global [%0], [%1], 16;" ::"r"(shared_address(to)), "l"(from) : "memory"); // caught: wait_without_barrier
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 16;" ::"r"(shared_address(to)), "l"(from) : "memory");
 #endif
 }
 
@@ -135,7 +135,7 @@ KERNEL wait_without_barrier(const float *in, float *out, int n) {
     wait<0>();
     if (!BAD)
         __syncthreads();
-    out[threadIdx.x] = s[(4 * threadIdx.x + 4 * 96) % (4 * THREADS)];
+    out[threadIdx.x] = s[(4 * threadIdx.x + 4 * 96) % (4 * THREADS)]; // caught: wait_without_barrier
 }
 TWINS(wait_without_barrier)
 
