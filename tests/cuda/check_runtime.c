@@ -3,6 +3,7 @@
 #include "tests/cuda/suite.h"
 #include "tests/cuda_emulator/emulator.h"
 
+#include <dlfcn.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -274,6 +275,22 @@ START_TEST(blocks_cover_the_grid) {
 }
 END_TEST
 
+START_TEST(what_nvcc_builds_runs_and_leaves_nothing) {
+    char path[256];
+    snprintf(path, sizeof path, "%s/tests/cuda/program.so", getenv("ATTUNE_BUILD"));
+    ck_assert_uint_eq(cuda_emulator_registered(), 0);
+    void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+    ck_assert_msg(library != NULL, "%s", dlerror());
+    int (*program_sum)(int) = (int (*)(int))(intptr_t)dlsym(library, "program_sum");
+    ck_assert_ptr_nonnull(program_sum);
+    ck_assert_int_eq(program_sum(1000), 1000 * 1001 / 2);
+    ck_assert_uint_eq(cuda_emulator_registered(), 1);
+    ck_assert_int_eq(dlclose(library), 0);
+    ck_assert_uint_eq(cuda_emulator_registered(),
+                      0); /* a fat binary still registered after its code is gone is a bug */
+}
+END_TEST
+
 TCase *runtime_cases(void) {
     TCase *c = tcase_create("runtime");
     tcase_add_loop_test(c, no_driver_and_no_device_say_so, 0, 2);
@@ -288,5 +305,6 @@ TCase *runtime_cases(void) {
     tcase_add_test(c, the_nth_call_of_a_name_fails);
     tcase_add_loop_test(c, counters_see_bank_conflicts, 0, 3);
     tcase_add_test(c, blocks_cover_the_grid);
+    tcase_add_test(c, what_nvcc_builds_runs_and_leaves_nothing);
     return c;
 }

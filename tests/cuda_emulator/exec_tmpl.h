@@ -6,10 +6,11 @@
 #include "tests/cuda_emulator/exec.h"
 
 #ifdef __clang__
-#define LANE_LOOP _Pragma("clang loop vectorize(assume_safety)") for (int l = 0; l < LANES; ++l)
+#define VECTORISE _Pragma("clang loop vectorize(assume_safety)")
 #else
-#define LANE_LOOP _Pragma("GCC ivdep") for (int l = 0; l < LANES; ++l)
+#define VECTORISE _Pragma("GCC ivdep")
 #endif
+#define LANE_LOOP VECTORISE for (int l = 0; l < LANES; ++l)
 
 typedef float __attribute__((may_alias)) f32_alias;
 typedef double __attribute__((may_alias)) f64_alias;
@@ -349,85 +350,97 @@ static bool run_redux(exec_block *b, exec_warp *w, const ptx_instruction *i, u32
  * is, over all lanes, an 8 x 8 matrix row by row (of B: column by column). Products are exact in binary32;
  * they are added in ascending k. */
 
-static void widen(const exec_warp *w, u32 place, int mode, f32 to[64]) {
-    const u16_alias *from = (const u16_alias *)exec_u32(w, place);
+typedef f32 v8f32 __attribute__((vector_size(32), aligned(4), may_alias));
+typedef u16 v32u16 __attribute__((vector_size(64), aligned(2), may_alias));
+
+static void widen(const u16_alias *from, int mode, f32 to[64]) {
     if (mode == MMA_BF16)
-        _Pragma("GCC ivdep") for (int e = 0; e < 64; ++e) to[e] = bf16_to_float(from[e]);
+        VECTORISE for (int e = 0; e < 64; ++e) to[e] = bf16_to_float(from[e]);
     else
-        _Pragma("GCC ivdep") for (int e = 0; e < 64; ++e) to[e] = half_to_float(from[e]);
+        VECTORISE for (int e = 0; e < 64; ++e) to[e] = half_to_float(from[e]);
 }
 
-static void multiply(const f32 *a, const f32 *bt, int depth, f32 *d) {
-    for (int row = 0; row < 16; ++row) {
-        f32 sum[8];
-        memcpy(sum, d + row * 8, sizeof sum);
+/* An 8 x 8 matrix of 16-bit elements with rows and columns exchanged. */
+static void transpose(const u16_alias *from, u16 to[64]) {
+    const v32u16 low = *(const v32u16 *)from, high = *(const v32u16 *)(from + 32);
+    *(v32u16 *)to = __builtin_shufflevector(low, high, 0, 8, 16, 24, 32, 40, 48, 56, 1, 9, 17, 25, 33, 41, 49,
+                                            57, 2, 10, 18, 26, 34, 42, 50, 58, 3, 11, 19, 27, 35, 43, 51, 59);
+    *(v32u16 *)(to + 32) =
+        __builtin_shufflevector(low, high, 4, 12, 20, 28, 36, 44, 52, 60, 5, 13, 21, 29, 37, 45, 53, 61, 6,
+                                14, 22, 30, 38, 46, 54, 62, 7, 15, 23, 31, 39, 47, 55, 63);
+}
+
+/* a[half + 2 * step] is 8 rows by 8 of k; bt is k by 8 columns, d 16 rows by 8 columns. */
+static void multiply(f32 a[4][64], const f32 *bt, int depth, f32 *d) {
+    for (int quarter = 0; quarter < 4; ++quarter) {
+        f32 *to = d + quarter * 32;
+        v8f32 sum[4];
+        for (int i = 0; i < 4; ++i)
+            sum[i] = *(const v8f32 *)(to + 8 * i);
         for (int k = 0; k < depth; ++k) {
-            const f32 x = a[row * 16 + k];
-            for (int n = 0; n < 8; ++n)
-                sum[n] += x * bt[k * 8 + n];
+            const f32 *x = a[quarter / 2 + k / 8 * 2] + quarter % 2 * 32 + k % 8;
+            const v8f32 y = *(const v8f32 *)(bt + 8 * k);
+            for (int i = 0; i < 4; ++i)
+                sum[i] += x[8 * i] * y;
         }
-        memcpy(d + row * 8, sum, sizeof sum);
+        for (int i = 0; i < 4; ++i)
+            *(v8f32 *)(to + 8 * i) = sum[i];
     }
 }
 
-/* tf32: one element a register; A is 16 x depth, lane 4 g + t holds (g, t), (g + 8, t), (g, t + 4), (g + 8, t
- * + 4). */
-static void load_tf32(const exec_warp *w, const ptx_instruction *i, f32 *a, f32 *bt) {
+/* tf32: one element a register; lane 4 g + t holds of A (g, t), (g + 8, t), (g, t + 4), (g + 8, t + 4). */
+static void load_tf32(const exec_warp *w, const ptx_instruction *i, f32 a[4][64], f32 *bt) {
     const int a_count = i->count / 2, b_count = i->count / 4;
     for (int q = 0; q < a_count; ++q)
         for (int l = 0; l < LANES; ++l)
-            a[(l / 4 + q % 2 * 8) * 16 + l % 4 + q / 2 * 4] =
-                float_of(exec_u32(w, i->r[4 + q])[l] & 0xffffe000u);
+            a[q % 2][l / 4 * 8 + l % 4 + q / 2 * 4] = float_of(exec_u32(w, i->r[4 + q])[l] & 0xffffe000u);
     for (int q = 0; q < b_count; ++q)
         for (int l = 0; l < LANES; ++l)
             bt[(l % 4 + q * 4) * 8 + l / 4] = float_of(exec_u32(w, i->r[4 + a_count + q])[l] & 0xffffe000u);
 }
 
-static void load_halves(const exec_warp *w, const ptx_instruction *i, f32 *a, f32 *bt) {
+static void load_halves(const exec_warp *w, const ptx_instruction *i, f32 a[4][64], f32 *bt) {
     const int a_count = i->count / 4, b_count = i->count / 8;
-    f32 part[64];
-    for (int q = 0; q < a_count; ++q) {
-        widen(w, i->r[i->writes + q], i->mode, part);
-        for (int row = 0; row < 8; ++row)
-            memcpy(a + (row + q % 2 * 8) * 16 + q / 2 * 8, part + row * 8, 8 * sizeof *part);
-    }
+    for (int q = 0; q < a_count; ++q)
+        widen((const u16_alias *)exec_u32(w, i->r[i->writes + q]), i->mode, a[q]);
     for (int q = 0; q < b_count; ++q) {
-        widen(w, i->r[i->writes + a_count + q], i->mode, part);
-        for (int n = 0; n < 8; ++n)
-            for (int k = 0; k < 8; ++k)
-                bt[(q * 8 + k) * 8 + n] = part[n * 8 + k];
+        u16 columns[64];
+        transpose((const u16_alias *)exec_u32(w, i->r[i->writes + a_count + q]), columns);
+        widen(columns, i->mode, bt + q * 64);
+    }
+}
+
+static void load_sums(const exec_warp *w, const ptx_instruction *i, f32 d[2][64]) {
+    const u16 *c = i->r + i->reads; /* the last operands; C has as many registers as D */
+    for (int half = 0; half < 2; ++half) {
+        if (i->mode == MMA_F16_F16) {
+            widen((const u16_alias *)exec_u32(w, c[half]), MMA_F16, d[half]);
+            continue;
+        }
+        const f32_alias *even = (const f32_alias *)exec_u32(w, c[2 * half]);
+        const f32_alias *odd = (const f32_alias *)exec_u32(w, c[2 * half + 1]);
+        LANE_LOOP d[half][2 * l] = even[l], d[half][2 * l + 1] = odd[l];
     }
 }
 
 static void run_mma(exec_warp *w, const ptx_instruction *i) {
-    f32 a[16 * 16], bt[16 * 8], d[16 * 8];
-    const u16 *c = i->r + i->reads; /* the last operands; C has as many registers as D */
+    f32 a[4][64], bt[16 * 8], d[2][64];
     if (i->mode == MMA_TF32)
         load_tf32(w, i, a, bt);
     else
         load_halves(w, i, a, bt);
-    for (int half = 0; half < 2; ++half) {
-        if (i->mode == MMA_F16_F16) {
-            widen(w, c[half], MMA_F16, d + half * 64);
-        } else {
-            const f32_alias *even = (const f32_alias *)exec_u32(w, c[2 * half]),
-                            *odd = (const f32_alias *)exec_u32(w, c[2 * half + 1]);
-            for (int l = 0; l < LANES; ++l)
-                d[half * 64 + 2 * l] = even[l], d[half * 64 + 2 * l + 1] = odd[l];
-        }
-    }
-    multiply(a, bt, i->count, d);
+    load_sums(w, i, d);
+    multiply(a, bt, i->count, d[0]);
     for (int half = 0; half < 2; ++half) {
         if (i->mode == MMA_F16_F16) {
             u16_alias *to = (u16_alias *)exec_u32(w, i->r[half]);
             for (int e = 0; e < 64; ++e)
-                to[e] = (u16)float_to_half(d[half * 64 + e]);
-        } else {
-            f32_alias *even = (f32_alias *)exec_u32(w, i->r[2 * half]),
-                      *odd = (f32_alias *)exec_u32(w, i->r[2 * half + 1]);
-            for (int l = 0; l < LANES; ++l)
-                even[l] = d[half * 64 + 2 * l], odd[l] = d[half * 64 + 2 * l + 1];
+                to[e] = (u16)float_to_half(d[half][e]);
+            continue;
         }
+        f32_alias *even = (f32_alias *)exec_u32(w, i->r[2 * half]),
+                  *odd = (f32_alias *)exec_u32(w, i->r[2 * half + 1]);
+        LANE_LOOP even[l] = d[half][2 * l], odd[l] = d[half][2 * l + 1];
     }
 }
 

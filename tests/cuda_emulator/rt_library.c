@@ -203,6 +203,8 @@ void __cudaRegisterFatBinaryEnd(void **handle);
 void __cudaUnregisterFatBinary(void **handle);
 void __cudaRegisterFunction(void **handle, const char *host, char *device, const char *name, int limit,
                             uint3 *tid, uint3 *bid, dim3 *block, dim3 *grid, int *warp);
+void __cudaRegisterVar(void **handle, char *host, char *device, const char *name, int external, size_t size,
+                       int constant, int global);
 char __cudaInitModule(void **handle);
 unsigned __cudaPushCallConfiguration(dim3 grid, dim3 block, size_t shared, struct CUstream_st *stream);
 cudaError_t __cudaPopCallConfiguration(dim3 *grid, dim3 *block, size_t *shared, void *stream);
@@ -263,6 +265,14 @@ void __cudaRegisterFunction(void **handle, const char *host, char *device, const
     snprintf(s->name, sizeof s->name, "%s", name);
     s->next = r->stubs;
     r->stubs = s;
+}
+
+/* Variables have their place and first value from the module; by host name nothing asks for them
+ * (cudaMemcpyToSymbol is not emulated: a plugin uses cudaLibraryGetGlobal). */
+void __cudaRegisterVar(void **handle, char *host, char *device, const char *name, int external, size_t size,
+                       int constant, int global) {
+    (void)handle, (void)host, (void)device, (void)name, (void)external, (void)size, (void)constant,
+        (void)global;
 }
 
 char __cudaInitModule(void **handle) {

@@ -36,13 +36,20 @@ $(B)/tests/cuda/kernels/%.fatbin: tests/cuda/kernels/%.cu
 	$(call say,NVCC,$@)
 	$(Q)$(NVCC) -fatbin --compress-mode=none -lineinfo $(foreach a,$(CUDA_ARCHS),-gencode arch=compute_$(a),code=compute_$(a)) -o $@ $<
 
+# A library as nvcc builds it, host code and all, linked with the shared runtime: it finds the stand-in by LD_LIBRARY_PATH.
+$(B)/tests/cuda/program.so: tests/cuda/program.cu
+	@mkdir -p $(@D)
+	$(call say,NVCC,$@)
+	$(Q)$(NVCC) -shared -cudart shared -Xcompiler -fPIC --compress-mode=none -lineinfo \
+	 $(foreach a,$(CUDA_ARCHS),-gencode arch=compute_$(a),code=compute_$(a)) -o $@ $<
+
 $(B)/tests/cuda/check: $(call obj,tests/cuda/*.c) $(EMULATOR)/libcudart.so.13 $(EMULATOR)/libcublas.so.13
 	@mkdir -p $(@D)
 	$(call say,LD,$@)
-	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(CHECK_LIBS)
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(CHECK_LIBS) -ldl
 .PHONY: check-cuda
 check-cuda:
-	@$(MAKE) -s --no-print-directory $(JOBS) $(B)/tests/cuda/check $(CUDA_KERNELS)
+	@$(MAKE) -s --no-print-directory $(JOBS) $(B)/tests/cuda/check $(B)/tests/cuda/program.so $(CUDA_KERNELS)
 	@echo "== cuda"
 	@CK_DEFAULT_TIMEOUT=0 ATTUNE_BUILD=$(B) ATTUNE_EMULATOR_QUIET=1 LD_LIBRARY_PATH=$(EMULATOR):$$LD_LIBRARY_PATH $(B)/tests/cuda/check
 else
