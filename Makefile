@@ -71,7 +71,7 @@ check-san: ## the tests under ASan and UBSan, in build/san
 
 check-clang: deps ## build everything and the tests with clang, in build/clang
 	@scripts/deps.sh clang
-	@$(MAKE) -s --no-print-directory $(JOBS) B=build/clang CC=clang build $(foreach s,$(SUITES),build/clang/tests/$(s)/check)
+	@$(MAKE) -s --no-print-directory $(JOBS) B=build/clang CC=clang build $(foreach s,$(SUITES) $(if $(NVCC),cuda),build/clang/tests/$(s)/check)
 
 bench: build ## time the attention backends on Stable Diffusion's shapes
 	$(B)/sample_host bench attention

@@ -488,3 +488,20 @@ int cuda_emulator_counters_of(const char *kernel, cuda_emulator_counters *counte
         }
     return 0;
 }
+
+/* With ATTUNE_EMULATOR_COUNTERS=1: a line for each kernel when the program ends. */
+__attribute__((destructor)) static void print_counters(void) {
+    for (const struct total *t = totals; t && runtime_get_config()->count && !getenv("ATTUNE_EMULATOR_QUIET");
+         t = t->next) {
+        const cuda_emulator_counters *c = &t->counters;
+        runtime_say("%s: %llu launches, %llu instructions, %llu mma; shared memory %.2f waves a request "
+                    "(%.2f at best); device "
+                    "memory %.2f sectors a request (%.2f at best)",
+                    t->name, (unsigned long long)c->launches, (unsigned long long)c->instructions,
+                    (unsigned long long)c->mma,
+                    (double)c->shared_waves / (double)(c->shared_requests + !c->shared_requests),
+                    (double)c->shared_ideal_waves / (double)(c->shared_requests + !c->shared_requests),
+                    (double)c->global_sectors / (double)(c->global_requests + !c->global_requests),
+                    (double)c->global_ideal_sectors / (double)(c->global_requests + !c->global_requests));
+    }
+}
