@@ -366,6 +366,57 @@ START_TEST(comparisons) {
 }
 END_TEST
 
+START_TEST(predicates) {
+    static const char *const begin = "setp.lt.u32 %p, %x, 12;\nsetp.gt.u32 %q, %x, 5;\n",
+                             *const end = "selp.u32 %r, 1, 0, %p;";
+    static const struct {
+        const char *operation;
+        int kind;
+    } operations[] = {{"and.pred %p, %p, %q;", 0}, {"or.pred %p, %p, %q;", 1}, {"xor.pred %p, %p, %q;", 2},
+                      {"not.pred %p, %q;", 3},     {"mov.pred %p, %q;", 4},    {"mov.pred %p, -1;", 5},
+                      {"mov.pred %p, 0;", 6}};
+    for (size_t i = 0; i < sizeof operations / sizeof *operations; ++i) {
+        char body[256];
+        snprintf(body, sizeof body, "%s%s\n%s", begin, operations[i].operation, end);
+        const int kind = operations[i].kind;
+        EXPECT(body, kind == 0   ? l < 12 && l > 5
+                     : kind == 1 ? l < 12 || l > 5
+                     : kind == 2 ? (l < 12) != (l > 5)
+                     : kind == 3 ? l <= 5
+                     : kind == 4 ? l > 5
+                                 : kind == 5);
+    }
+    EXPECT("setp.lt.u32 %p, %x, 12;\nselp.f32 %r, %y, %z, %p;", l < 12 ? l + 100 : l + 200);
+    EXPECT(".reg .b16 %h, %g;\ncvt.u16.u32 %h, %x;\nmov.u16 %g, 9;\nsetp.eq.b16 %p, %h, 9;\nselp.b16 %h, %g, "
+           "1, %p;\ncvt.u32.u16 %r, %h;",
+           l == 9 ? 9 : 1);
+    EXPECT(".reg .b64 %w, %v;\nsetp.ge.u32 %p, %x, 12;\ncvt.u64.u32 %w, %y;\nmov.b64 %v, 5;\nselp.b64 %w, "
+           "%w, %v, %p;\ncvt.u32.u64 %r, %w;",
+           l >= 12 ? l + 100 : 5);
+}
+END_TEST
+
+START_TEST(asynchronous_copies) {
+    /* a copy lands at its wait; bytes of the source beyond the count are zeros */
+    static const char *const begin = "mov.u32 %y, tile;\nshl.b32 %z, %x, 2;\nadd.u32 %y, %y, %z;\n";
+    static const struct {
+        const char *copy;
+        bool zeros;
+    } copies[] = {
+        {"cp.async.ca.shared.global [%y], [%a], 4;\ncp.async.commit_group;\ncp.async.wait_group 0;", false},
+        {"cp.async.ca.shared.global [%y], [%a], 4;\ncp.async.wait_all;", false},
+        {"setp.lt.u32 %p, %x, 16;\nselp.u32 %z, 4, 0, %p;\ncp.async.ca.shared.global [%y], [%a], 4, "
+         "%z;\ncp.async.commit_group;\n"
+         "cp.async.commit_group;\ncp.async.wait_group 1;",
+         true}};
+    for (size_t i = 0; i < sizeof copies / sizeof *copies; ++i) {
+        char body[512];
+        snprintf(body, sizeof body, "%s%s\nld.shared.u32 %%r, [%%y];", begin, copies[i].copy);
+        EXPECT(body, copies[i].zeros && l >= 16 ? 0 : l);
+    }
+}
+END_TEST
+
 START_TEST(branches_meet_again) {
     /* two sides, then all lanes together: the shuffle needs them all */
     EXPECT("setp.lt.u32 %p, %x, 10;\n@%p bra LOW;\nadd.u32 %r, %x, 1000;\nbra.uni MEET;\nLOW:\nadd.u32 %r, "
@@ -421,6 +472,8 @@ TCase *opcode_cases(void) {
     tcase_add_loop_test(c, an_opcode_computes_what_the_manual_says, 0, (int)(sizeof rows / sizeof *rows));
     tcase_add_test(c, shuffles_and_votes);
     tcase_add_test(c, comparisons);
+    tcase_add_test(c, predicates);
+    tcase_add_test(c, asynchronous_copies);
     tcase_add_test(c, branches_meet_again);
     tcase_add_test(c, memory_and_parts);
     return c;
