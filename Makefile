@@ -35,8 +35,7 @@ CHECK_LIBS   = $(shell pkg-config --libs check) -lm
 obj = $(patsubst %.c,$(B)/obj/%.o,$(wildcard $(1)))
 
 HOST_OBJ    := $(call obj,host_api/*.c)
-REFERENCE_OBJ := $(call obj,kernels/reference/*.c)
-KERNEL_OBJ  := $(REFERENCE_OBJ) $(call obj,kernels/cpu/*.c)
+KERNEL_OBJ  := $(call obj,kernels/reference/*.c kernels/cpu/*.c)
 CPU_OBJ     := $(call obj,plugin/cpu/*.c)
 SAMPLER_OBJ := $(call obj,plugin/sampler/*.c plugin/cpu/ops/*.c) $(B)/obj/plugin/cpu/identify.o
 CLI_OBJ     := $(call obj,sample_host/*.c)
@@ -47,7 +46,7 @@ SUITES      := $(filter-out cuda,$(patsubst tests/%/,%,$(sort $(dir $(wildcard t
 EXAMPLES    := $(patsubst examples/%.c,$(B)/examples/%,$(wildcard examples/*.c))
 PLUGINS     := $(B)/attune-cpu.so $(B)/attune-sampler-cpu.so
 
-.PHONY: all build demo check check-san check-clang bench lint format install clean deps help
+.PHONY: all build demo check check-long check-san check-clang bench lint format install clean deps help
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -68,6 +67,9 @@ check: build ## run the tests; SUITE="kernels host" picks rooms
 
 check-san: ## the tests under ASan and UBSan, in build/san
 	@$(MAKE) -s --no-print-directory check B=build/san SAN=1 OPT=-O1
+
+check-long: ## the suite of kernels with 30 times the random problems (half an hour); ATTUNE_CHECK_FIRST=N repeats from problem N
+	@ATTUNE_CHECK_TIMES=$${ATTUNE_CHECK_TIMES:-30} $(MAKE) -s --no-print-directory check SUITE=kernels
 
 check-clang: deps ## build everything and the tests with clang, in build/clang
 	@scripts/deps.sh clang
@@ -93,9 +95,12 @@ help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(filter %Makefile %.mk,$(MAKEFILE_LIST)) | while IFS='|' read -r t h; do printf '  make %-12s %s\n' "$$t" "$$h"; done
 
 # ---- objects ----
+ifneq ($(filter x86_64-%,$(shell $(CC) -dumpmachine)),)
 $(B)/obj/%_avx2.o: ALL_CFLAGS += -mavx2 -mfma -mf16c
 $(B)/obj/%_avx512.o: ALL_CFLAGS += -mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma
+endif
 $(B)/obj/kernels/cpu/%.o $(B)/obj/plugin/cpu/ops/%.o: OPT = -O3
+$(B)/obj/bench/peak.o: ALL_CFLAGS += -march=native -ffp-contract=fast
 $(B)/obj/%.o: %.c Makefile
 	@mkdir -p $(@D)
 	$(call say,CC,$<)
@@ -114,9 +119,9 @@ $(B)/attune-cpu.so: $(CPU_OBJ) $(KERNEL_OBJ) plugin/plugin.map
 	$(call say,LD,$@)
 	$(Q)$(CC) -shared $(LDFLAGS) -Wl,--version-script=plugin/plugin.map -o $@ $(CPU_OBJ) $(KERNEL_OBJ) -lm
 	@chmod go-w $@
-$(B)/attune-sampler-cpu.so: $(SAMPLER_OBJ) $(REFERENCE_OBJ) plugin/plugin.map
+$(B)/attune-sampler-cpu.so: $(SAMPLER_OBJ) $(KERNEL_OBJ) plugin/plugin.map
 	$(call say,LD,$@)
-	$(Q)$(CC) -shared $(LDFLAGS) -Wl,--version-script=plugin/plugin.map -o $@ $(SAMPLER_OBJ) $(REFERENCE_OBJ) $(SAMPLER_LIBS)
+	$(Q)$(CC) -shared $(LDFLAGS) -Wl,--version-script=plugin/plugin.map -o $@ $(SAMPLER_OBJ) $(KERNEL_OBJ) $(SAMPLER_LIBS)
 	@chmod go-w $@
 $(B)/sample_host: $(CLI_OBJ) $(B)/libattune.a
 	$(call say,LD,$@)
@@ -134,6 +139,16 @@ $(B)/examples/%: $(B)/obj/examples/%.o $(B)/libattune.so
 	@mkdir -p $(@D)
 	$(call say,LD,$@)
 	$(Q)$(CC) $(LDFLAGS) -Wl,-rpath,'$$ORIGIN/..' -o $@ $< -L$(B) -lattune
+
+# ---- what bench/attention_vs_peers.py calls ----
+$(B)/bench/peak.so: $(B)/obj/bench/peak.o
+	@mkdir -p $(@D)
+	$(call say,LD,$@)
+	$(Q)$(CC) -shared $(LDFLAGS) -o $@ $<
+$(B)/bench/call_cost: $(B)/obj/bench/call_cost.o $(KERNEL_OBJ) $(B)/libattune.so
+	@mkdir -p $(@D)
+	$(call say,LD,$@)
+	$(Q)$(CC) $(LDFLAGS) -Wl,-rpath,'$$ORIGIN/..' -o $@ $(filter %.o,$^) -L$(B) -lattune -lm
 
 # ---- tests: tests/ROOM/check_*.c become build/tests/ROOM/check; fixture plugins are tests/fixtures/*.c, libraries for LD_PRELOAD tests/preload/*.c ----
 $(B)/tests/fixtures/%.so: $(B)/obj/tests/fixtures/%.o plugin/plugin.map

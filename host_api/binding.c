@@ -46,6 +46,7 @@ attune_code attune_choose(attune *host, const attune_wish *wish, const attune_at
     if (wish) {
         asked.determinism = wish->determinism;
         asked.budget = wish->memory_limit ? wish->memory_limit : UINT64_MAX;
+        asked.chunks = wish->chunks;
     }
     attune_snapshot *snapshot = attune_snapshot_acquire(host);
     code = attune_choose_from(snapshot, wish ? wish : &no_wish, &asked, &rows, &chosen, error);

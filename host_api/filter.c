@@ -1,5 +1,6 @@
 /* filter.c: the hard filters of a wish on devices, and names that users mistype. */
 #include "choose.h"
+#include "problem.h"
 #include "structs.h"
 #include <strings.h>
 
@@ -16,7 +17,7 @@ attune_code attune_wish_check(const attune_wish *wish, attune_error *error) {
     if (wish->required && !wish->attention)
         return attune_fail(error, ATTUNE_INVALID_ARGUMENT, ATTUNE_DOMAIN, "attune_wish",
                            "`required` without a backend's name");
-    return ATTUNE_OK;
+    return attune_chunks_check(&wish->chunks, error);
 }
 
 int attune_wish_device(const attune_snapshot *snapshot, const attune_wish *wish,

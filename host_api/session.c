@@ -82,6 +82,7 @@ static attune_code bind_new(attune_session *session, const attune_attention_prob
     attune_choice choice;
     if (asked.determinism < session->determinism)
         asked.determinism = session->determinism;
+    asked.chunks = session->wish.chunks;
     bound *one = calloc(1, sizeof *one);
     if (!one || grow(session)) {
         free(one);
@@ -160,6 +161,7 @@ static void keep_wish(attune_session *session, const attune_wish *wish, const at
     session->wish.required = wish->required;
     session->wish.threads = wish->threads;
     session->wish.min_memory = wish->min_memory;
+    session->wish.chunks = wish->chunks;
     keep_text(session->attention, sizeof session->attention, wish->attention, &session->wish.attention);
     keep_text(session->vendor, sizeof session->vendor, wish->vendor, &session->wish.vendor);
     keep_text(session->device, sizeof session->device, wish->device, &session->wish.device);

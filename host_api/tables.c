@@ -110,8 +110,9 @@ static attune_code read_devices(const reading *in) {
     for (uint32_t i = 0; i < count; ++i) {
         attune_device_info *info = &generation->devices[i];
         info->struct_size = sizeof *info;
-        code = table->describe(generation->instance, i, info, in->error);
-        if (code)
+        attune_error reason = {.code = ATTUNE_OK};
+        code = table->describe(generation->instance, i, info, &reason);
+        if (attune_plugin_said(code, in->library->id, "describe", &reason, in->error))
             return code;
         info->struct_size = sizeof *info;
         clean(info->name, sizeof info->name);
@@ -226,8 +227,9 @@ static attune_code read_one_backend(const reading *in, const attune_attention_in
     attune_generation *generation = in->generation;
     attune_attention_info *info = &generation->backends[i];
     info->struct_size = sizeof *info;
-    attune_code code = table->describe(generation->instance, i, info, in->error);
-    if (code)
+    attune_error reason = {.code = ATTUNE_OK};
+    attune_code code = table->describe(generation->instance, i, info, &reason);
+    if (attune_plugin_said(code, in->library->id, "describe", &reason, in->error))
         return code;
     info->struct_size = sizeof *info;
     clean(info->name, sizeof info->name);
@@ -298,8 +300,9 @@ static attune_code read_sampler(const reading *in) {
     if (missing)
         return lacks(in, ATTUNE_SAMPLER_INTERFACE, table->struct_size, missing);
     info->struct_size = sizeof *info;
-    code = table->describe(generation->instance, info, in->error);
-    if (code)
+    attune_error reason = {.code = ATTUNE_OK};
+    code = table->describe(generation->instance, info, &reason);
+    if (attune_plugin_said(code, in->library->id, "describe", &reason, in->error))
         return code;
     info->struct_size = sizeof *info;
     clean(info->name, sizeof info->name);

@@ -146,10 +146,27 @@ attune_code app_find_backend(struct app *app, const char *asked, char found[32],
     return code;
 }
 
-static void check_sub_quad(struct app *app) {
+uint32_t app_backends(struct app *app, char names[][32], uint32_t most) {
+    uint32_t count = 0;
+    attune_snapshot *snapshot = attune_snapshot_acquire(app->host);
+    attune_attention_info info = {.struct_size = sizeof info};
+    for (uint32_t i = 0; i < attune_snapshot_count(snapshot); ++i)
+        for (uint32_t j = 0; attune_snapshot_attention(snapshot, i, j, &info, NULL) == ATTUNE_OK; ++j) {
+            int known = count == most;
+            for (uint32_t n = 0; n < count; ++n)
+                known |= strcmp(names[n], info.name) == 0;
+            if (!known)
+                memcpy(names[count++], info.name, sizeof info.name);
+        }
+    attune_snapshot_release(snapshot);
+    return count;
+}
+
+static void check_sub_quad(const command *which, struct app *app) {
     int given = app->sub_quad.q_chunk_size >= 0 || app->sub_quad.kv_chunk_size >= 0 ||
                 app->sub_quad.chunk_threshold >= 0;
-    if (given && strcmp(app->backend, "sub-quadratic") != 0)
+    int meant = strcmp(app->backend, "sub-quadratic") == 0 || (which->compares && !app->wish.attention);
+    if (given && !meant)
         app_warn(app,
                  "the --sub-quad-* sizes have no effect: no sub-quadratic backend is asked for and loaded");
 }
@@ -169,7 +186,7 @@ static attune_code check_refused(struct app *app, const char *manifest) {
     return code;
 }
 
-static attune_code open_host(struct app *app) {
+static attune_code open_host(const command *which, struct app *app) {
     find_folders(app);
     attune_options options = {.struct_size = sizeof options,
                               .threads = (uint32_t)app->threads,
@@ -193,7 +210,7 @@ static attune_code open_host(struct app *app) {
         app->wish.attention = app->asked;
     }
     if (code == ATTUNE_OK)
-        check_sub_quad(app);
+        check_sub_quad(which, app);
     return code;
 }
 
@@ -301,7 +318,7 @@ int app_run(const command *which, int argc, const char **argv) {
             ++count;
         code = which->prepare ? which->prepare(app) : ATTUNE_OK;
         if (code == ATTUNE_OK)
-            code = open_host(app);
+            code = open_host(which, app);
         if (code == ATTUNE_OK)
             code = which->run(app, count, (const char **)app->words);
     }

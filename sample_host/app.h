@@ -45,13 +45,14 @@ typedef struct command {
     const char *arguments; /* "\"PROMPT\"" */
     const char *summary;
     const struct poptOption *table;
-    int draws; /* makes pictures: COMMANDLINE_ARGS counts */
+    int draws;    /* makes pictures: COMMANDLINE_ARGS counts */
+    int compares; /* runs every backend where none is asked for */
     attune_code (*prepare)(struct app *app);
     attune_code (*run)(struct app *app, int argc, const char **argv);
 } command;
 
 extern const command txt2img_command, plugins_command, attention_command, bench_attention_command,
-    study_determinism_command;
+    bench_image_command, study_determinism_command;
 
 /* Parse argv for `which`, open the host, run, report, free. Returns the process's exit status. */
 int app_run(const command *which, int argc, const char **argv);
@@ -77,6 +78,9 @@ int app_parse_size(const char *text, uint64_t *out);
  * plugin or the web UI writes it; `found` stays where only the web UI knows it. A name that is neither is a
  * typing error: INVALID_ARGUMENT with the nearest. */
 attune_code app_find_backend(struct app *app, const char *asked, char found[32], char spelled[32]);
+
+/* The names of the attention backends that are loaded, each once, at most `most`; how many. */
+uint32_t app_backends(struct app *app, char names[][32], uint32_t most);
 
 /* The code of a failed choice: sets the exit status 3 where no backend can serve, 2 where the request itself
  * is wrong. */

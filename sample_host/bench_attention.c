@@ -85,17 +85,10 @@ static attune_code set_problem(struct app *app, bench *b, const int64_t s[5]) {
 
 /* The backends to time: the one asked for, or every one that is loaded. */
 static void list_backends(struct app *app, bench *b) {
-    attune_snapshot *snapshot = attune_snapshot_acquire(app->host);
-    attune_attention_info info = {.struct_size = sizeof info};
-    for (uint32_t i = 0; i < attune_snapshot_count(snapshot); ++i)
-        for (uint32_t j = 0; attune_snapshot_attention(snapshot, i, j, &info, NULL) == ATTUNE_OK; ++j) {
-            int known = b->count == MAX_BACKENDS;
-            for (uint32_t n = 0; n < b->count; ++n)
-                known |= strcmp(b->list[n].name, info.name) == 0;
-            if (!known)
-                memcpy(b->list[b->count++].name, info.name, sizeof info.name);
-        }
-    attune_snapshot_release(snapshot);
+    char names[MAX_BACKENDS][32];
+    b->count = app_backends(app, names, MAX_BACKENDS);
+    for (uint32_t i = 0; i < b->count; ++i)
+        memcpy(b->list[i].name, names[i], sizeof names[i]);
     if (app->wish.attention) {
         b->count = 1;
         (void)snprintf(b->list[0].name, sizeof b->list[0].name, "%s", app->wish.attention);
@@ -248,4 +241,5 @@ const command bench_attention_command = {.name = "bench attention",
                                          .arguments = "[--shape B,H,Nq,Nk,D]...",
                                          .summary = "Time, GFLOP/s and workspace of each attention backend",
                                          .table = table,
+                                         .compares = 1,
                                          .run = run};

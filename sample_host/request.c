@@ -45,3 +45,11 @@ attune_code request_model(struct app *app, const char *path, const char *config,
         app_warn(app, "%s", unknown);
     return code;
 }
+
+attune_code request_draw(attune_session *session, uint32_t index, attune_image *image, attune_error *error) {
+    attune_progress progress = {.struct_size = sizeof progress};
+    attune_code code = ATTUNE_OK;
+    while (!progress.done && code == ATTUNE_OK)
+        code = attune_session_step(session, interrupt_control(), &progress, error);
+    return code ? code : attune_session_image(session, index, image, error);
+}

@@ -17,4 +17,7 @@ attune_code request_extent(struct app *app, int steps, int width, int height);
 attune_code request_model(struct app *app, const char *path, const char *config, const char *prompt,
                           attune_model **model);
 
+/* Take all steps of a session, then its image `index`. */
+attune_code request_draw(attune_session *session, uint32_t index, attune_image *image, attune_error *error);
+
 #endif

@@ -127,18 +127,11 @@ static attune_code add_backend(study *s, const char *name) {
 }
 
 static attune_code add_loaded(study *s) {
+    char names[MAX_BACKENDS][32];
+    uint32_t count = app_backends(s->app, names, MAX_BACKENDS);
     attune_code code = ATTUNE_OK;
-    attune_snapshot *snapshot = attune_snapshot_acquire(s->app->host);
-    attune_attention_info info = {.struct_size = sizeof info};
-    for (uint32_t i = 0; i < attune_snapshot_count(snapshot); ++i)
-        for (uint32_t j = 0; attune_snapshot_attention(snapshot, i, j, &info, NULL) == ATTUNE_OK; ++j) {
-            int known = 0;
-            for (uint32_t n = 0; n < s->count; ++n)
-                known |= strcmp(s->backends[n].name, info.name) == 0;
-            if (!known)
-                code = code ? code : add_backend(s, info.name);
-        }
-    attune_snapshot_release(snapshot);
+    for (uint32_t i = 0; i < count && code == ATTUNE_OK; ++i)
+        code = add_backend(s, names[i]);
     return code;
 }
 
@@ -178,21 +171,6 @@ static attune_code allocate(study *s, const attune_session_plan *plan) {
     return ATTUNE_OK;
 }
 
-static attune_code draw(study *s, attune_session *session, uint32_t place, uint8_t *pixels,
-                        const attune_session_plan *plan) {
-    attune_error *error = &s->app->error;
-    attune_progress progress = {.struct_size = sizeof progress};
-    attune_image image = {.struct_size = sizeof image,
-                          .width = plan->width,
-                          .height = plan->height,
-                          .stride = plan->width * 3,
-                          .pixels = pixels};
-    attune_code code = ATTUNE_OK;
-    while (!progress.done && code == ATTUNE_OK)
-        code = attune_session_step(session, interrupt_control(), &progress, error);
-    return code ? code : attune_session_image(session, place, &image, error);
-}
-
 /* Make one picture into picture[which]. The batch around it has the seeds next to its own, modulo 2⁶⁴. */
 static attune_code make(study *s, study_backend *b, const study_member *m, int which) {
     struct app *app = s->app;
@@ -227,8 +205,13 @@ static attune_code make(study *s, study_backend *b, const study_member *m, int w
         b->plan = plan;
     if (!s->picture[0])
         code = allocate(s, &plan);
+    attune_image image = {.struct_size = sizeof image,
+                          .width = plan.width,
+                          .height = plan.height,
+                          .stride = plan.width * 3,
+                          .pixels = s->picture[which]};
     if (code == ATTUNE_OK)
-        code = draw(s, session, m->place, s->picture[which], &plan);
+        code = request_draw(session, m->place, &image, &app->error);
     attune_session_close(session);
     progress_show(&s->bar, ++s->done, b->name);
     return code;
@@ -384,5 +367,6 @@ const command study_determinism_command = {
     .arguments = "[\"PROMPT\"]",
     .summary = "Which pixels change between runs, threads and places in a batch",
     .table = table,
+    .compares = 1,
     .prepare = prepare,
     .run = run};

@@ -309,8 +309,8 @@ static attune_code run_batch(job *j, uint64_t first) {
     }
     j->load_seconds += progress_now() - start; /* weights are made ready there */
     if (first == 0) {
-        progress_begin(&j->bar, options.sampler ? options.sampler : "Euler a",
-                       (uint64_t)j->plan.units * (uint64_t)options.batch_count, app->quiet);
+        progress_begin(&j->bar, j->plan.sampler, (uint64_t)j->plan.units * (uint64_t)options.batch_count,
+                       app->quiet);
         announce(j, session);
     }
     code = run_steps(j, session);

@@ -96,6 +96,7 @@ typedef struct attune_wish {
     const char *device;
     uint64_t min_memory;   /* bytes of memory_total that the device must have */
     uint64_t memory_limit; /* bytes; 0 = any */
+    attune_chunks chunks;  /* for sub-quadratic; 0 = its defaults */
 } attune_wish;
 
 #define ATTUNE_MAX_CANDIDATES 32
@@ -138,9 +139,9 @@ ATTUNE_EXPORT attune_code attune_attention_problem_init(attune_attention_problem
 
 /* [any] Name asked for → hard filters (device, vendor, memory, dtype, mask, determinism, budget) → cost →
  * priority → name. `choice` (may be NULL) is filled on failure too, with every candidate's reason. `binding`
- * (may be NULL: only ask). The wish's determinism and memory_limit are written over the problem's. Errors:
- * UNAVAILABLE no backend can serve (the message names the nearest reason, the hint who could have); NOT_FOUND
- * a required name that nobody offers. */
+ * (may be NULL: only ask). The wish's determinism, memory_limit and chunks are written over the problem's.
+ * Errors: UNAVAILABLE no backend can serve (the message names the nearest reason, the hint who could have);
+ * NOT_FOUND a required name that nobody offers. */
 ATTUNE_EXPORT attune_code attune_choose(attune *host, const attune_wish *wish,
                                         const attune_attention_problem *problem, attune_choice *choice,
                                         attune_binding **binding, attune_error *error);

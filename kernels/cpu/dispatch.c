@@ -1,8 +1,28 @@
-/* kernels/cpu/dispatch.c: looks at the processor and fills the kernel table, weakest set first. */
+/* kernels/cpu/dispatch.c: looks at the processor and fills the kernel table. Tables are by attune_cpu_isa. */
 #include "kernels/cpu/dispatch.h"
 
 #include <stddef.h>
 #include <string.h>
+
+#ifdef __aarch64__
+static const attune_attention_f32_kernel *const attention_f32[ATTUNE_CPU_ISAS] = {
+    attune_attention_f32_generic, attune_attention_f32_neon};
+static const attune_activation_f32_kernel *const activation_f32[ATTUNE_CPU_ISAS] = {
+    &attune_activation_f32_generic, &attune_activation_f32_neon};
+static const attune_norm_f32_kernel *const norm_f32[ATTUNE_CPU_ISAS] = {&attune_norm_f32_generic,
+                                                                        &attune_norm_f32_neon};
+
+/* Every AArch64 processor has Advanced SIMD. */
+attune_cpu_isa attune_cpu_detect(void) {
+    return ATTUNE_CPU_NEON;
+}
+#else
+static const attune_attention_f32_kernel *const attention_f32[ATTUNE_CPU_ISAS] = {
+    attune_attention_f32_generic, attune_attention_f32_avx2, attune_attention_f32_avx512};
+static const attune_activation_f32_kernel *const activation_f32[ATTUNE_CPU_ISAS] = {
+    &attune_activation_f32_generic, &attune_activation_f32_avx2, &attune_activation_f32_avx512};
+static const attune_norm_f32_kernel *const norm_f32[ATTUNE_CPU_ISAS] = {
+    &attune_norm_f32_generic, &attune_norm_f32_avx2, &attune_norm_f32_avx512};
 
 /* The compiler's runtime asks cpuid, and xgetbv for the registers that the system saves. */
 attune_cpu_isa attune_cpu_detect(void) {
@@ -14,13 +34,13 @@ attune_cpu_isa attune_cpu_detect(void) {
         return ATTUNE_CPU_AVX2;
     return ATTUNE_CPU_AVX512;
 }
+#endif
 
 int attune_cpu_cap(const char *mask, attune_cpu_isa *isa) {
-    static const char *const names[] = {"generic", "avx2", "avx512"};
     if (!mask || !*mask)
         return 1;
-    for (int i = 0; i <= ATTUNE_CPU_AVX512; ++i)
-        if (strcmp(mask, names[i]) == 0) {
+    for (int i = 0; i < ATTUNE_CPU_ISAS; ++i)
+        if (strcmp(mask, attention_f32[i]->isa) == 0) {
             if (*isa > (attune_cpu_isa)i)
                 *isa = (attune_cpu_isa)i;
             return 1;
@@ -31,9 +51,7 @@ int attune_cpu_cap(const char *mask, attune_cpu_isa *isa) {
 void attune_cpu_dispatch(attune_cpu_isa isa, attune_cpu_kernels *kernels) {
     memset(kernels, 0, sizeof *kernels);
     kernels->isa = isa;
-    kernels->attention_f32 = &attune_attention_f32_generic;
-    if (isa >= ATTUNE_CPU_AVX2)
-        kernels->attention_f32 = &attune_attention_f32_avx2;
-    if (isa >= ATTUNE_CPU_AVX512)
-        kernels->attention_f32 = &attune_attention_f32_avx512;
+    kernels->attention_f32 = attention_f32[isa];
+    kernels->activation_f32 = activation_f32[isa];
+    kernels->norm_f32 = norm_f32[isa];
 }

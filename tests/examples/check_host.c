@@ -8,7 +8,7 @@
 START_TEST(the_example_application_works) {
     run_result r = run("\"$B/examples/host\" \"$B/manifest.json\" \"$S/models/emoji\" 'red apple'");
     ck_assert_msg(r.status == 0, "%s", r.err);
-    ck_assert_ptr_nonnull(strstr(r.out, "asked xformers, got sdp"));
+    ck_assert_ptr_nonnull(strstr(r.out, "asked flash, got sdp-no-mem"));
     ck_assert_ptr_nonnull(strstr(r.out, "attention: out[0] = 1\n"));
     const char *centre = strstr(r.out, "picture: 128x128, repeatable, centre pixel ");
     ck_assert_msg(centre != NULL, "%s", r.out);

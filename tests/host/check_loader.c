@@ -369,6 +369,9 @@ END_TEST
 START_TEST(test_load_create_fails) {
     refused(fixture_manifest("failing", NULL), ATTUNE_UNAVAILABLE, "no pretended GPU is there");
     refused(fixture_manifest("failing", NULL), ATTUNE_UNAVAILABLE, "buy one");
+    ck_assert_int_eq(setenv("LIAR_SAYS_NOTHING", "1", 1), 0);
+    refused(fixture_manifest("liar", NULL), ATTUNE_UNAVAILABLE, "describe failed and gave no reason");
+    ck_assert_int_eq(unsetenv("LIAR_SAYS_NOTHING"), 0);
 }
 END_TEST
 

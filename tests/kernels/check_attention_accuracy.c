@@ -1,8 +1,10 @@
 /* tests/kernels/check_attention_accuracy.c: the arithmetic is right, not only equal: against a softmax in
  * double precision and against the golden files. */
 #include "attune/tensor.h"
+#include "kernels/cpu/dispatch.h"
 #include "sample_host/npy.h"
 #include "tests/kernels/cases.h"
+#include "tests/kernels/oracle.h"
 #include "tests/kernels/suite.h"
 
 #include <jansson.h>
@@ -10,55 +12,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-/* The product of k and q for row i and key j of a head, and the sum of its terms' magnitudes. */
-static double product(const attune_attention_f32 *a, const float *q, const float *k, double *magnitude) {
-    double sum = 0.0;
-    *magnitude = 0.0;
-    for (int64_t d = 0; d < a->d_qk; ++d) {
-        sum += (double)q[d] * (double)k[d];
-        *magnitude += fabs((double)q[d] * (double)k[d]);
-    }
-    return sum;
-}
-
-/* softmax(scale q kT + mask) v of one row in double, the maximum subtracted; returns the error that float
- * scores explain. */
-static double attend_in_double(const attune_attention_f32 *a, int64_t b, int64_t h, int64_t i, double *out) {
-    const double scale = a->scale != 0.0f ? (double)a->scale : 1.0 / sqrt((double)a->d_qk);
-    const int64_t kv = h / (a->heads_q / a->heads_kv);
-    const float *q = (const float *)a->q + b * a->stride_q[0] + h * a->stride_q[1] + i * a->stride_q[2];
-    double *s = malloc((size_t)a->n_k * sizeof *s);
-    ck_assert_ptr_nonnull(s);
-    double most = -INFINITY, sum = 0.0, error = 0.0;
-    for (int64_t j = 0; j < a->n_k; ++j) {
-        const float *k = (const float *)a->k + b * a->stride_k[0] + kv * a->stride_k[1] + j * a->stride_k[2];
-        const int64_t at =
-            b * a->stride_mask[0] + h * a->stride_mask[1] + i * a->stride_mask[2] + j * a->stride_mask[3];
-        double magnitude;
-        s[j] = scale * product(a, q, k, &magnitude);
-        if (a->mask_kind == ATTUNE_KERNEL_MASK_FLOAT)
-            s[j] += (double)((const float *)a->mask)[at];
-        if ((a->mask_kind == ATTUNE_KERNEL_MASK_BOOL && !((const uint8_t *)a->mask)[at]) ||
-            (a->causal && j > i + a->n_k - a->n_q))
-            s[j] = -INFINITY;
-        most = s[j] > most ? s[j] : most;
-        error = fabs(scale) * magnitude > error ? fabs(scale) * magnitude : error;
-    }
-    for (int64_t c = 0; c < a->d_v; ++c)
-        out[c] = 0.0;
-    for (int64_t j = 0; j < a->n_k && most > -INFINITY; ++j) {
-        const float *v = (const float *)a->v + b * a->stride_v[0] + kv * a->stride_v[1] + j * a->stride_v[2];
-        const double p = exp(s[j] - most);
-        sum += p;
-        for (int64_t c = 0; c < a->d_v; ++c)
-            out[c] += p * (double)v[c];
-    }
-    for (int64_t c = 0; c < a->d_v && sum > 0.0; ++c)
-        out[c] /= sum;
-    free(s);
-    return error;
-}
 
 /*
  * Values lie in [-1, 1]. 1e-5: sums of at most 200 weights, each step off by 2^-24, plus exp2's 0.8 ulp, stay
@@ -70,12 +23,12 @@ static void compare_in_double(const attention_case *c) {
     attention_arrays a = arrays_make(c);
     double *want = malloc((size_t)c->d_v * sizeof *want);
     ck_assert_ptr_nonnull(want);
-    for (int isa = 0; isa <= 2 && kernel_at(isa); ++isa) {
+    for (int isa = 0; isa < ATTUNE_CPU_ISAS && kernel_at(isa); ++isa) {
         arrays_reset_out(&a);
         run_kernel(kernel_at(isa), &a.args);
         for (int64_t row = 0; row < c->batch * c->heads_q * c->n_q; ++row) {
             const int64_t i = row % c->n_q, h = row / c->n_q % c->heads_q, b = row / c->n_q / c->heads_q;
-            const double tolerance = 1e-5 + 8.0 * 0x1p-24 * attend_in_double(&a.args, b, h, i, want);
+            const double tolerance = 1e-5 + 8.0 * 0x1p-24 * oracle_row(&a.args, b, h, i, want);
             const float *got =
                 a.out + b * a.args.stride_out[0] + h * a.args.stride_out[1] + i * a.args.stride_out[2];
             for (int64_t d = 0; d < c->d_v; ++d) {
@@ -96,6 +49,59 @@ START_TEST(in_double) {
         attention_case c = random_case(5000 + seed);
         compare_in_double(&c);
     }
+}
+END_TEST
+
+/*
+ * How the error grows with the number of keys: l and o are chains of n roundings, each of at most half a last
+ * place, that go either way: their sum grows as sqrt(n), not as n. Values lie in [1/2, 1], so that nothing
+ * cancels; 6 is for the weights' own 0.8 ulp and the end's two roundings. With 32768 keys the bound of a
+ * drift that always goes one way would be 170 times as much.
+ */
+START_TEST(error_grows_as_the_root) {
+    enum { MOST = 32768, ROWS = 8, SIZE = 4 };
+    attention_case c = {.batch = 1, .heads_q = 1, .heads_kv = 1, .n_q = ROWS, .n_k = MOST, .seed = 11};
+    c.d_qk = c.d_v = SIZE, c.amplitude = 1.0f;
+    attention_arrays a = arrays_make(&c);
+    for (int64_t i = 0; i < MOST * SIZE; ++i)
+        a.v[i] = 0.75f + 0.25f * a.v[i];
+    for (int64_t n = 128; n <= MOST; n *= 4) {
+        double worst = 0.0, want[SIZE];
+        a.args.n_k = n;
+        attune_attention_f32_reference(&a.args);
+        for (int64_t row = 0; row < ROWS; ++row) {
+            (void)oracle_row(&a.args, 0, 0, row, want);
+            for (int64_t d = 0; d < SIZE; ++d)
+                worst = fmax(worst, fabs((double)a.out[row * SIZE + d] - want[d]));
+        }
+        ck_assert_msg(worst <= (6.0 + sqrt((double)n)) * 0x1p-24, "%ld keys: %g, %g last places", (long)n,
+                      worst, worst * 0x1p24);
+    }
+    arrays_free(&a);
+}
+END_TEST
+
+/* Computed on paper: c is 1 with this scale, so the scores 0, -1, -2, -2 give the weights 1, 1/2, 1/4, 1/4,
+ * whose sum is 2. The second query is half the first: scores 0, -1/2, -1, -1, but it does not see the first,
+ * second and third key: its weight is 1 whatever the score. */
+START_TEST(on_paper) {
+    float q[2] = {-1.0f, -0.5f}, k[4] = {0, 1, 2, 2}, v[4] = {1, 2, 4, 8}, out[2];
+    uint8_t mask[8] = {1, 1, 1, 1, 0, 0, 0, 1};
+    attune_attention_f32 a = {
+        .batch = 1, .heads_q = 1, .heads_kv = 1, .n_q = 2, .n_k = 4, .d_qk = 1, .d_v = 1};
+    a.q = q, a.k = k, a.v = v, a.out = out, a.mask = mask, a.scale = 0x1.62e43p-1f;
+    a.mask_kind = ATTUNE_KERNEL_MASK_BOOL;
+    a.stride_q[2] = a.stride_k[2] = a.stride_v[2] = a.stride_out[2] = 1;
+    a.stride_mask[2] = 4, a.stride_mask[3] = 1;
+    attune_attention_f32_reference(&a);
+    ck_assert(out[0] == (1.0f + 1.0f + 1.0f + 2.0f) / 2.0f && out[1] == 8.0f);
+    mask[0] = mask[1] = 0; /* -2 twice, the larger weight is 1: (4 + 8) / 2 */
+    attune_attention_f32_reference(&a);
+    ck_assert(out[0] == 6.0f);
+    a.mask_kind = ATTUNE_KERNEL_MASK_NONE, a.causal = 1, v[2] = 0.0f, v[1] = 3.0f, v[0] = 0.25f;
+    k[2] = 1.0f; /* query 0 sees three: weights 1, 1/2, 1/2 */
+    attune_attention_f32_reference(&a);
+    ck_assert(out[0] == (0.25f + 1.5f) / 2.0f);
 }
 END_TEST
 
@@ -150,7 +156,7 @@ static void compare_with_file(const json_t *one) {
     const double most = json_number_value(json_object_get(one, "max_abs_score"));
     ck_assert(most > 0.0);
     ck_assert(attune_dtype_equal(want.tensor.dtype, ATTUNE_F32));
-    for (int isa = 0; isa <= 2 && kernel_at(isa); ++isa) {
+    for (int isa = 0; isa < ATTUNE_CPU_ISAS && kernel_at(isa); ++isa) {
         run_kernel(kernel_at(isa), &a);
         for (size_t i = 0; i < count; ++i) {
             const double expected = (double)((const float *)want.tensor.data)[i],
@@ -180,6 +186,8 @@ END_TEST
 TCase *attention_accuracy_cases(void) {
     TCase *cases = tcase_create("attention accuracy");
     tcase_add_test(cases, in_double);
+    tcase_add_test(cases, error_grows_as_the_root);
+    tcase_add_test(cases, on_paper);
     tcase_add_test(cases, golden_files);
     return cases;
 }

@@ -3,12 +3,9 @@
 #include "tests/kernels/cases.h"
 #include "tests/kernels/suite.h"
 
-#include "kernels/cpu/dispatch.h"
 #include "kernels/storage.h"
 
 #include <math.h>
-#include <stdlib.h>
-#include <string.h>
 
 typedef struct format {
     int storage, mantissa, least_exponent; /* of normal values */
@@ -64,58 +61,18 @@ START_TEST(narrowed_to_the_nearest_even) {
 }
 END_TEST
 
-/* One array in 16 bits, and the same values as floats in its place. */
-static uint16_t *narrow_array(const format *f, float *values, size_t count) {
-    uint16_t *stored = malloc((count + 1) * sizeof *stored);
-    ck_assert_ptr_nonnull(stored);
-    for (size_t i = 0; i < count; ++i) {
-        stored[i] = f->narrow(values[i]);
-        values[i] = f->widen(stored[i]);
-    }
-    return stored;
-}
-
-static size_t reach(const int64_t stride[4], int64_t batch, int64_t heads, int64_t tokens, int64_t channels) {
-    return (size_t)((batch - 1) * stride[0] + (heads - 1) * stride[1] + (tokens - 1) * stride[2] + channels);
-}
-
-static void compare_stored(const format *f, const attention_case *c) {
-    attention_arrays a = arrays_make(c);
-    attune_attention_f32 p = a.args;
-    uint16_t *const q = narrow_array(f, a.q, reach(p.stride_q, p.batch, p.heads_q, p.n_q, p.d_qk));
-    uint16_t *const k = narrow_array(f, a.k, reach(p.stride_k, p.batch, p.heads_kv, p.n_k, p.d_qk));
-    uint16_t *const v = narrow_array(f, a.v, reach(p.stride_v, p.batch, p.heads_kv, p.n_k, p.d_v));
-    uint16_t *const want = malloc(a.out_floats * sizeof *want), *const out =
-                                                                    malloc(a.out_floats * sizeof *out);
-    ck_assert(want && out);
-    for (size_t i = 0; i < a.out_floats; ++i)
-        a.out[i] = NAN; /* what stays so is a gap, or a NaN as it should be */
-    attune_attention_f32_reference(&a.args);
-    for (size_t i = 0; i < a.out_floats; ++i)
-        want[i] = f->narrow(a.out[i]);
-    p.q = q, p.k = k, p.v = v, p.out = out, p.storage = f->storage;
-    const attune_attention_f32_kernel *kernel;
-    for (int isa = ATTUNE_CPU_AVX2; isa <= ATTUNE_CPU_AVX512 && (kernel = kernel_at(isa)) != NULL; ++isa) {
-        for (size_t i = 0; i < a.out_floats; ++i)
-            out[i] = f->nan;
-        run_kernel(kernel, &p);
-        ck_assert_msg(memcmp(want, out, a.out_floats * sizeof *out) == 0, "%s: storage %d, seed %lu differs",
-                      kernel->isa, f->storage, (unsigned long)c->seed);
-    }
-    free(q), free(k), free(v), free(want), free(out);
-    arrays_free(&a);
-}
-
 START_TEST(kernels_store_what_the_reference_stores) {
     for (uint64_t i = 0; i < 120; ++i) {
         attention_case c = random_case(5000 + i);
         c.sow = i % 3 ? 0 : 1u << (i / 3 % SOW_BITS);
-        compare_stored(&formats[_i], &c);
+        c.storage = formats[_i].storage;
+        compare_case(&c);
     }
     attention_case wide = {
         .batch = 2, .heads_q = 8, .heads_kv = 8, .n_q = 60, .n_k = 150, .d_qk = 300, .d_v = 270};
     wide.amplitude = 1.0f; /* more channels than a block has keys, and panels of several tiles */
-    compare_stored(&formats[_i], &wide);
+    wide.storage = formats[_i].storage;
+    compare_case(&wide);
 }
 END_TEST
 

@@ -14,6 +14,7 @@ int main(void) {
     suite_add_tcase(suite, attention_cases());
     suite_add_tcase(suite, txt2img_cases());
     suite_add_tcase(suite, study_cases());
+    suite_add_tcase(suite, bench_image_cases());
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_NORMAL);
     int failed = srunner_ntests_failed(runner);

@@ -13,5 +13,6 @@ TCase *attention_cases(void);
 TCase *txt2img_cases(void);
 TCase *units_cases(void);
 TCase *study_cases(void);
+TCase *bench_image_cases(void);
 
 #endif
