@@ -9,9 +9,14 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+/* ATTUNE_CPU_MASK caps the instruction set, as for the CPU's kernels. */
 static exec_run *choose(void) {
 #if defined(__x86_64__)
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+    const char *mask = getenv("ATTUNE_CPU_MASK");
+    const bool generic = mask && strcmp(mask, "generic") == 0, avx2 = mask && strcmp(mask, "avx2") == 0;
+    if (generic)
+        return exec_run_generic;
+    if (!avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
         return exec_run_avx512;
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
