@@ -7,7 +7,7 @@ Q       := $(if $(filter 1,$(V)),,@)
 say      = $(if $(filter 1,$(V)),,@printf '  %-4s %s\n' $(1) $(2))
 CC      ?= cc
 AR      ?= ar
-SUITE   ?= kernels host sampler sample_host swap examples fuzz
+SUITE   ?= kernels host sampler sample_host swap examples fuzz cuda
 JOBS    := $(if $(findstring jobserver,$(MAKEFLAGS)),,-j$(shell nproc))
 PREFIX  ?= /usr/local
 DESTDIR ?=
@@ -43,7 +43,7 @@ CLI_OBJ     := $(call obj,sample_host/*.c)
 TEST_OBJ    := $(call obj,tests/support/*.c)
 FIXTURES    := $(patsubst tests/fixtures/%.c,$(B)/tests/fixtures/%.so,$(wildcard tests/fixtures/*.c))
 PRELOADS    := $(patsubst tests/preload/%.c,$(B)/tests/preload/%.so,$(wildcard tests/preload/*.c))
-SUITES      := $(patsubst tests/%/,%,$(sort $(dir $(wildcard tests/*/check_*.c))))
+SUITES      := $(filter-out cuda,$(patsubst tests/%/,%,$(sort $(dir $(wildcard tests/*/check_*.c)))))
 EXAMPLES    := $(patsubst examples/%.c,$(B)/examples/%,$(wildcard examples/*.c))
 PLUGINS     := $(B)/attune-cpu.so $(B)/attune-sampler-cpu.so
 
@@ -74,7 +74,7 @@ check-long: ## the suite of kernels with 30 times the random problems (half an h
 
 check-clang: deps ## build everything and the tests with clang, in build/clang
 	@scripts/deps.sh clang
-	@$(MAKE) -s --no-print-directory $(JOBS) B=build/clang CC=clang build $(foreach s,$(SUITES),build/clang/tests/$(s)/check)
+	@$(MAKE) -s --no-print-directory $(JOBS) B=build/clang CC=clang build $(foreach s,$(SUITES) $(if $(NVCC),cuda),build/clang/tests/$(s)/check)
 
 bench: build ## time the attention backends on Stable Diffusion's shapes
 	$(B)/sample_host bench attention
@@ -197,4 +197,5 @@ check-goldens:
 	 echo "a golden, its script or models/emoji changed alone: see tests/golden/README.md" >&2; exit 1; }
 
 -include tests/fuzz/rules.mk
+-include tests/cuda_emulator/rules.mk
 -include $(shell find $(B)/obj -name '*.d' 2>/dev/null)
