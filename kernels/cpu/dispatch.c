@@ -7,6 +7,10 @@
 #ifdef __aarch64__
 static const attune_attention_f32_kernel *const attention_f32[ATTUNE_CPU_ISAS] = {
     &attune_attention_f32_generic, &attune_attention_f32_neon};
+static const attune_matmul_f32_kernel *const matmul_f32[ATTUNE_CPU_ISAS] = {&attune_matmul_f32_generic,
+                                                                            &attune_matmul_f32_neon};
+static const attune_convolution_f32_kernel *const convolution_f32[ATTUNE_CPU_ISAS] = {
+    &attune_convolution_f32_generic, &attune_convolution_f32_neon};
 
 /* Every AArch64 processor has Advanced SIMD. */
 attune_cpu_isa attune_cpu_detect(void) {
@@ -15,6 +19,10 @@ attune_cpu_isa attune_cpu_detect(void) {
 #else
 static const attune_attention_f32_kernel *const attention_f32[ATTUNE_CPU_ISAS] = {
     &attune_attention_f32_generic, &attune_attention_f32_avx2, &attune_attention_f32_avx512};
+static const attune_matmul_f32_kernel *const matmul_f32[ATTUNE_CPU_ISAS] = {
+    &attune_matmul_f32_generic, &attune_matmul_f32_avx2, &attune_matmul_f32_avx512};
+static const attune_convolution_f32_kernel *const convolution_f32[ATTUNE_CPU_ISAS] = {
+    &attune_convolution_f32_generic, &attune_convolution_f32_avx2, &attune_convolution_f32_avx512};
 
 /* The compiler's runtime asks cpuid, and xgetbv for the registers that the system saves. */
 attune_cpu_isa attune_cpu_detect(void) {
@@ -44,4 +52,6 @@ void attune_cpu_dispatch(attune_cpu_isa isa, attune_cpu_kernels *kernels) {
     memset(kernels, 0, sizeof *kernels);
     kernels->isa = isa;
     kernels->attention_f32 = attention_f32[isa];
+    kernels->matmul_f32 = matmul_f32[isa];
+    kernels->convolution_f32 = convolution_f32[isa];
 }

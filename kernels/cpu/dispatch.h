@@ -5,6 +5,8 @@
 #define ATTUNE_KERNELS_CPU_DISPATCH_H
 
 #include "kernels/attention.h"
+#include "kernels/convolution.h"
+#include "kernels/matmul.h"
 
 /* Weakest first: each includes what the ones before it need. */
 typedef enum attune_cpu_isa {
@@ -27,6 +29,8 @@ typedef enum attune_cpu_isa {
 typedef struct attune_cpu_kernels {
     attune_cpu_isa isa;
     const attune_attention_f32_kernel *attention_f32;
+    const attune_matmul_f32_kernel *matmul_f32;
+    const attune_convolution_f32_kernel *convolution_f32;
 } attune_cpu_kernels;
 
 /* [any] The strongest set that the processor and the system (saved registers) support. */

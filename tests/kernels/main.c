@@ -4,11 +4,20 @@
 #include <stdlib.h>
 
 int main(void) {
-    TCase *(*const cases[])(void) = {
-        exp2_cases,           vector_generic_cases,     attention_suite_cases, neon_cases,
-        attention_bits_cases, attention_accuracy_cases, storage_cases,         compilers_cases,
-        dispatch_cases,       plugin_attention_cases,   plugin_device_cases,   memory_cases,
-        math_f64_cases};
+    TCase *(*const cases[])(void) = {exp2_cases,
+                                     vector_generic_cases,
+                                     attention_suite_cases,
+                                     neon_cases,
+                                     attention_bits_cases,
+                                     attention_accuracy_cases,
+                                     storage_cases,
+                                     compilers_cases,
+                                     dispatch_cases,
+                                     plugin_attention_cases,
+                                     plugin_device_cases,
+                                     memory_cases,
+                                     math_f64_cases,
+                                     products_cases};
     Suite *suite = suite_create("kernels");
     for (size_t i = 0; i < sizeof cases / sizeof *cases; ++i) {
         TCase *made = cases[i]();

@@ -17,5 +17,6 @@ TCase *plugin_attention_cases(void);
 TCase *plugin_device_cases(void);
 TCase *memory_cases(void);
 TCase *math_f64_cases(void);
+TCase *products_cases(void);
 
 #endif
