@@ -8,11 +8,9 @@
 #ifndef ATTUNE_KERNELS_ATTENTION_H
 #define ATTUNE_KERNELS_ATTENTION_H
 
-#include <stdint.h>
+#include "kernels/storage.h"
 
 enum { ATTUNE_KERNEL_MASK_NONE = 0, ATTUNE_KERNEL_MASK_BOOL = 1, ATTUNE_KERNEL_MASK_FLOAT = 2 };
-/* How q, k, v and out are stored; all sums are in float32 (kernels/storage.h). */
-enum { ATTUNE_KERNEL_F32 = 0, ATTUNE_KERNEL_F16 = 1, ATTUNE_KERNEL_BF16 = 2 };
 
 /* Axes of strides: batch, head, token, channel, in elements; of the mask: batch, head, query, key, 0 =
  * broadcast. q (B, Hq, Nq, Dqk), k (B, Hkv, Nk, Dqk), v (B, Hkv, Nk, Dv), out (B, Hq, Nq, Dv). Extents are >=

@@ -10,6 +10,9 @@
 #include <stdint.h>
 #include <string.h>
 
+/* How arrays are stored; all sums are in float32. */
+enum { ATTUNE_KERNEL_F32 = 0, ATTUNE_KERNEL_F16 = 1, ATTUNE_KERNEL_BF16 = 2 };
+
 static inline float attune_float_of(uint32_t bits) {
     float x;
     memcpy(&x, &bits, sizeof x);

@@ -11,6 +11,10 @@ static const attune_activation_f32_kernel *const activation_f32[ATTUNE_CPU_ISAS]
     &attune_activation_f32_generic, &attune_activation_f32_neon};
 static const attune_norm_f32_kernel *const norm_f32[ATTUNE_CPU_ISAS] = {&attune_norm_f32_generic,
                                                                         &attune_norm_f32_neon};
+static const attune_matmul_f32_kernel *const matmul_f32[ATTUNE_CPU_ISAS] = {&attune_matmul_f32_generic,
+                                                                            &attune_matmul_f32_neon};
+static const attune_convolution_f32_kernel *const convolution_f32[ATTUNE_CPU_ISAS] = {
+    &attune_convolution_f32_generic, &attune_convolution_f32_neon};
 
 /* Every AArch64 processor has Advanced SIMD. */
 attune_cpu_isa attune_cpu_detect(void) {
@@ -23,6 +27,10 @@ static const attune_activation_f32_kernel *const activation_f32[ATTUNE_CPU_ISAS]
     &attune_activation_f32_generic, &attune_activation_f32_avx2, &attune_activation_f32_avx512};
 static const attune_norm_f32_kernel *const norm_f32[ATTUNE_CPU_ISAS] = {
     &attune_norm_f32_generic, &attune_norm_f32_avx2, &attune_norm_f32_avx512};
+static const attune_matmul_f32_kernel *const matmul_f32[ATTUNE_CPU_ISAS] = {
+    &attune_matmul_f32_generic, &attune_matmul_f32_avx2, &attune_matmul_f32_avx512};
+static const attune_convolution_f32_kernel *const convolution_f32[ATTUNE_CPU_ISAS] = {
+    &attune_convolution_f32_generic, &attune_convolution_f32_avx2, &attune_convolution_f32_avx512};
 
 /* The compiler's runtime asks cpuid, and xgetbv for the registers that the system saves. */
 attune_cpu_isa attune_cpu_detect(void) {
@@ -54,4 +62,6 @@ void attune_cpu_dispatch(attune_cpu_isa isa, attune_cpu_kernels *kernels) {
     kernels->attention_f32 = attention_f32[isa];
     kernels->activation_f32 = activation_f32[isa];
     kernels->norm_f32 = norm_f32[isa];
+    kernels->matmul_f32 = matmul_f32[isa];
+    kernels->convolution_f32 = convolution_f32[isa];
 }

@@ -6,6 +6,7 @@
 #define ATTUNE_KERNELS_CPU_VECTOR_AVX2_H
 
 #include <immintrin.h>
+#include <stdint.h>
 #include <string.h>
 
 #define WIDTH 8
@@ -37,6 +38,14 @@ static inline void v_store_part(float *p, vec x, int n) {
     float whole[WIDTH];
     v_store(whole, x);
     memcpy(p, whole, (size_t)n * sizeof(float));
+}
+/* 16-bit floats, any alignment to 2. */
+static inline vec v_load_f16(const uint16_t *p) {
+    return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)p));
+}
+static inline vec v_load_bf16(const uint16_t *p) {
+    const __m128i half = _mm_loadu_si128((const __m128i *)(const void *)p);
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(half), 16));
 }
 static inline vec v_add(vec a, vec b) {
     return _mm256_add_ps(a, b);

@@ -6,6 +6,7 @@
 #define ATTUNE_KERNELS_CPU_VECTOR_AVX512_H
 
 #include <immintrin.h>
+#include <stdint.h>
 
 #define WIDTH 16
 
@@ -32,6 +33,14 @@ static inline vec v_load_part(const float *p, int n) {
 }
 static inline void v_store_part(float *p, vec x, int n) {
     _mm512_mask_storeu_ps(p, (__mmask16)((1u << n) - 1), x);
+}
+/* 16-bit floats, any alignment to 2. */
+static inline vec v_load_f16(const uint16_t *p) {
+    return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)p));
+}
+static inline vec v_load_bf16(const uint16_t *p) {
+    const __m256i half = _mm256_loadu_si256((const __m256i *)(const void *)p);
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
 }
 static inline vec v_add(vec a, vec b) {
     return _mm512_add_ps(a, b);

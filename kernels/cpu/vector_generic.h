@@ -6,6 +6,8 @@
 #ifndef ATTUNE_KERNELS_CPU_VECTOR_GENERIC_H
 #define ATTUNE_KERNELS_CPU_VECTOR_GENERIC_H
 
+#include "kernels/storage.h"
+
 #include <float.h>
 #include <stdint.h>
 #include <string.h>
@@ -41,6 +43,19 @@ static inline vec v_load_part(const float *p, int n) {
 }
 static inline void v_store_part(float *p, vec x, int n) {
     memcpy(p, &x, (size_t)n * sizeof(float));
+}
+/* 16-bit floats, any alignment to 2. */
+static inline vec v_load_f16(const uint16_t *p) {
+    float x[WIDTH];
+    for (int i = 0; i < WIDTH; ++i)
+        x[i] = attune_widen_f16(p[i]);
+    return v_load(x);
+}
+static inline vec v_load_bf16(const uint16_t *p) {
+    float x[WIDTH];
+    for (int i = 0; i < WIDTH; ++i)
+        x[i] = attune_widen_bf16(p[i]);
+    return v_load(x);
 }
 static inline vec v_add(vec a, vec b) {
     return a + b;

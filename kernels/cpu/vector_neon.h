@@ -5,6 +5,8 @@
 #ifndef ATTUNE_KERNELS_CPU_VECTOR_NEON_H
 #define ATTUNE_KERNELS_CPU_VECTOR_NEON_H
 
+#include "kernels/storage.h"
+
 #include <arm_neon.h>
 #include <string.h>
 
@@ -37,6 +39,19 @@ static inline void v_store_part(float *p, vec x, int n) {
     float whole[WIDTH];
     v_store(whole, x);
     memcpy(p, whole, (size_t)n * sizeof(float));
+}
+/* 16-bit floats, any alignment to 2. */
+static inline vec v_load_f16(const uint16_t *p) {
+    float x[WIDTH];
+    for (int i = 0; i < WIDTH; ++i)
+        x[i] = attune_widen_f16(p[i]);
+    return v_load(x);
+}
+static inline vec v_load_bf16(const uint16_t *p) {
+    float x[WIDTH];
+    for (int i = 0; i < WIDTH; ++i)
+        x[i] = attune_widen_bf16(p[i]);
+    return v_load(x);
 }
 static inline vec v_add(vec a, vec b) {
     return vaddq_f32(a, b);

@@ -20,7 +20,8 @@ int main(void) {
                                      plugin_device_cases,
                                      memory_cases,
                                      math_f64_cases,
-                                     norms_cases};
+                                     norms_cases,
+                                     products_cases};
     Suite *suite = suite_create("kernels");
     for (size_t i = 0; i < sizeof cases / sizeof *cases; ++i) {
         TCase *made = cases[i]();

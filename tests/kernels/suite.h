@@ -21,5 +21,6 @@ TCase *plugin_device_cases(void);
 TCase *memory_cases(void);
 TCase *math_f64_cases(void);
 TCase *norms_cases(void);
+TCase *products_cases(void);
 
 #endif

@@ -3,6 +3,7 @@
 #include "kernels/cpu/dispatch.h"
 #include "tests/kernels/cases.h"
 #include "tests/kernels/norm_cases.h"
+#include "tests/kernels/products.h"
 
 #include <check.h>
 #include <string.h>
@@ -56,8 +57,12 @@ int main(int argc, char **argv) {
     for (uint64_t seed = 0; seed < 12; ++seed)
         compare_group_norm(seed), compare_layer_norm(seed);
     compare_activations(97700);
-    (void)printf(
-        "arm64: %lu problems by %d kernels, norms and activations, under an emulator: the reference's bits\n",
-        (unsigned long)count, (int)ATTUNE_CPU_ISAS);
+    for (uint64_t i = 0; i < 60; ++i) {
+        const product_case c = random_product(i);
+        compare_product(&c);
+    }
+    (void)printf("arm64: %lu problems by %d kernels, norms, activations and products, under an emulator: the "
+                 "reference's bits\n",
+                 (unsigned long)count, (int)ATTUNE_CPU_ISAS);
     return EXIT_SUCCESS;
 }

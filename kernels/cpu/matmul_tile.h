@@ -1,0 +1,113 @@
+/*
+ * kernels/cpu/matmul_tile.h: products after kernels/matmul.h, written once over a vector type. Each
+ * matmul_ISA.c includes a vector_ISA.h, defines TILE_ROWS, then includes this file.
+ *
+ * A task is a block of rows, whose inputs the second-level cache holds, by some panels of output channels. It
+ * takes a panel after another, a piece of the chains after another, and all its rows each time.
+ */
+#include "kernels/cpu/product_tile.h"
+
+#define MOST_ROWS (32 * TILE_ROWS)
+
+/* How a product is cut. */
+typedef struct cut {
+    int64_t rows, row_blocks;     /* rows of a block */
+    int64_t panels, panel_blocks; /* panels of a block */
+    int64_t all_panels;
+    int64_t steps; /* of the chains at once */
+    int copied;    /* rows whose distance is a multiple of 4 KiB would share few lines of the first-level
+                      cache: they are copied first */
+} cut;
+
+static cut cut_product(const attune_matmul_f32 *a) {
+    cut c;
+    int64_t most = at_least(at_most(CACHE_BYTES / 4 / a->in, MOST_ROWS), 4 * TILE_ROWS);
+    c.row_blocks = divide_up(a->rows, most);
+    c.rows = divide_up(divide_up(a->rows, c.row_blocks), TILE_ROWS) * TILE_ROWS;
+    c.row_blocks = divide_up(a->rows, c.rows);
+    c.all_panels = divide_up(a->out, PANEL);
+    c.panels = cut_panels(c.all_panels, c.row_blocks, (double)a->rows * (double)a->in * (double)a->out);
+    c.panel_blocks = divide_up(c.all_panels, c.panels);
+    c.steps = divide_up(a->in, divide_up(a->in, MOST_STEPS));
+    c.copied = a->stride_x % 1024 == 0 && a->rows > 4;
+    return c;
+}
+
+static uint64_t count_tasks(const attune_matmul_f32 *a) {
+    const cut c = cut_product(a);
+    return (uint64_t)(c.row_blocks * c.panel_blocks);
+}
+
+/* Floats of the workspace's three parts: sums, a piece of widened weights, copied rows. */
+static int64_t sum_floats(const cut *c) {
+    return c->rows * PANEL;
+}
+static int64_t wide_floats(const attune_matmul_f32 *a, const cut *c) {
+    return a->storage == ATTUNE_KERNEL_F32 ? 0 : c->steps * PANEL;
+}
+static int64_t copied_stride(const attune_matmul_f32 *a) {
+    return divide_up(a->in, 16) * 16 + 16;
+}
+
+static uint64_t workspace_bytes(const attune_matmul_f32 *a) {
+    const cut c = cut_product(a);
+    return round_64((sum_floats(&c) + wide_floats(a, &c) + (c.copied ? c.rows * copied_stride(a) : 0)) * 4);
+}
+
+/* All rows of a block by one piece of one panel's chains. */
+static void run_block(piece p, int64_t rows) {
+    for (int64_t i = 0, n; i < rows; i += n) {
+        n = tile_rows(rows - i);
+        run_tile[n - 1](&p);
+        p.x += n * p.stride;
+        p.sums += n * PANEL;
+        p.result = p.result ? p.result + n * p.stride_result : NULL;
+        p.residual = p.residual ? p.residual + n * p.stride_residual : NULL;
+    }
+}
+
+/* Not inlined: see attune_fp_enter. */
+__attribute__((noinline)) static void multiply(const attune_matmul_f32 *a, uint64_t task, float *sums) {
+    const cut c = cut_product(a);
+    const int64_t first = (int64_t)task % c.row_blocks * c.rows, rows = at_most(c.rows, a->rows - first);
+    const int64_t panel = (int64_t)task / c.row_blocks * c.panels;
+    float *const wide = sums + sum_floats(&c), *const copy = wide + wide_floats(a, &c);
+    const float *x = a->x + first * a->stride_x;
+    const int64_t stride = c.copied ? copied_stride(a) : a->stride_x;
+    if (c.copied) {
+        for (int64_t i = 0; i < rows; ++i)
+            memcpy(copy + i * stride, x + i * a->stride_x, (size_t)a->in * sizeof *x);
+        x = copy;
+    }
+    for (int64_t j = panel; j < at_most(panel + c.panels, c.all_panels); ++j) {
+        float start[PANEL];
+        panel_start(a->start, j, a->out, start);
+        for (int64_t k = 0, steps; k < a->in; k += steps) {
+            steps = at_most(c.steps, a->in - k);
+            piece p = {.x = x + k, .stride = stride, .steps = steps, .sums = sums};
+            p.w = panel_floats(a->weights, a->storage, j, a->in, k, steps, wide);
+            p.start = k ? NULL : start;
+            if (k + steps == a->in) {
+                p.columns = at_most(PANEL, a->out - j * PANEL);
+                p.stride_result = a->stride_result, p.stride_residual = a->stride_residual;
+                p.result = a->result + first * a->stride_result + j * PANEL;
+                if (a->residual)
+                    p.residual = a->residual + first * a->stride_residual + j * PANEL;
+            }
+            run_block(p, rows);
+        }
+    }
+}
+
+static void run_task(const attune_matmul_f32 *a, uint64_t task, void *workspace) {
+    const uint64_t environment = attune_fp_enter();
+    multiply(a, task, workspace);
+    attune_fp_leave(environment);
+}
+
+/* The table of a matmul_ISA.c. */
+#define MATMUL(name)                                                                                         \
+    {                                                                                                        \
+        .isa = name, .packed_bytes = packed_bytes, .pack = pack, .tasks = count_tasks,                       \
+        .workspace = workspace_bytes, .run = run_task                                                        \
+    }

@@ -1,0 +1,245 @@
+/*
+ * kernels/cpu/product_tile.h: what matmul and convolution share, written once over a vector type: packed
+ * weights, and a register tile of rows by one panel of output channels.
+ *
+ * Output channels lie in the lanes, so every lane walks its own chain and no sum is reordered. Weights are
+ * packed into panels of PANEL channels, [panel][k][lane], k over (ky, kx, channel); a tile broadcasts the
+ * inputs of up to TILE_ROWS rows, which lie at equal distances. A chain that is cut into pieces goes on from
+ * the stored float.
+ *
+ * Needs: vec, WIDTH and the operations that attention_tile.h and the vector files describe, TILE_ROWS (6 or
+ * 14: two vectors of sums per row must fit in the registers).
+ */
+#include "kernels/arithmetic.h"
+#include "kernels/matmul.h"
+
+#include <string.h>
+
+#define INLINE static inline __attribute__((always_inline))
+#ifdef __clang__
+#define UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define UNROLL _Pragma("GCC unroll 16")
+#endif
+
+#define PANEL       (2 * WIDTH)
+#define STEPS       4                      /* of a chain between two counts of the loop */
+#define ROW_GROUPS  ((TILE_ROWS + 2) / 3)  /* rows share pointers by three: x86 adds 0, 1 or 2 strides */
+#define CACHE_BYTES ((int64_t)1024 * 1024) /* inputs of a task that the second-level cache should hold */
+#define MOST_STEPS  3072                   /* of a chain at once: a panel of weights is in that cache too */
+#define TASKS       32                     /* wanted, where each has TASK_WORK multiplications */
+#define TASK_WORK   ((double)(1 << 21))
+
+static inline int64_t divide_up(int64_t a, int64_t b) {
+    return a / b + (a % b != 0);
+}
+
+static inline int64_t at_most(int64_t a, int64_t b) {
+    return a < b ? a : b;
+}
+
+static inline int64_t at_least(int64_t a, int64_t b) {
+    return a > b ? a : b;
+}
+
+static inline uint64_t round_64(int64_t bytes) {
+    return ((uint64_t)bytes + 63) / 64 * 64;
+}
+
+/* ---- packed weights ---- */
+
+static inline int64_t storage_bytes(int32_t storage) {
+    return storage == ATTUNE_KERNEL_F32 ? 4 : 2;
+}
+
+static uint64_t packed_bytes(const attune_weights_f32 *w) {
+    return (uint64_t)(divide_up(w->out, PANEL) * PANEL * w->in * w->taps * storage_bytes(w->storage));
+}
+
+/* One channel into its lane; both types of element are moved as they are. */
+#define PACK_LANE(type)                                                                                      \
+    for (int64_t t = 0; t < w->taps; ++t)                                                                    \
+        for (int64_t c = 0; c < w->in; ++c) {                                                                \
+            type value = 0;                                                                                  \
+            if (from)                                                                                        \
+                memcpy(&value, from + (c * w->taps + t) * (int64_t)sizeof value, sizeof value);              \
+            ((type *)to)[(t * w->in + c) * PANEL] = value;                                                   \
+        }
+
+/* `from` NULL: zeros. */
+static void pack_lane(const attune_weights_f32 *w, const char *from, void *to) {
+    if (w->storage == ATTUNE_KERNEL_F32) {
+        PACK_LANE(uint32_t)
+    } else {
+        PACK_LANE(uint16_t)
+    }
+}
+
+static void pack(const attune_weights_f32 *w, int64_t first, int64_t count, const void *stored,
+                 void *packed) {
+    const int64_t steps = w->in * w->taps, bytes = storage_bytes(w->storage);
+    const int64_t padded = divide_up(w->out, PANEL) * PANEL;
+    const int64_t end = first + count == w->out ? padded : first + count;
+    for (int64_t o = first; o < end; ++o) {
+        const char *const from =
+            o < w->out ? (const char *)stored + (o - first) * steps * bytes : (const char *)NULL;
+        pack_lane(w, from, (char *)packed + (o / PANEL * steps * PANEL + o % PANEL) * bytes);
+    }
+}
+
+/* `steps` steps of a panel as floats: as they lie, or widened into `room`. */
+static const float *panel_floats(const void *packed, int32_t storage, int64_t panel, int64_t all_steps,
+                                 int64_t first, int64_t steps, float *room) {
+    const int64_t at = (panel * all_steps + first) * PANEL;
+    if (storage == ATTUNE_KERNEL_F32)
+        return (const float *)packed + at;
+    const uint16_t *const from = (const uint16_t *)packed + at;
+    if (storage == ATTUNE_KERNEL_F16)
+        for (int64_t i = 0; i < steps * PANEL; i += WIDTH)
+            v_store(room + i, v_load_f16(from + i));
+    else
+        for (int64_t i = 0; i < steps * PANEL; i += WIDTH)
+            v_store(room + i, v_load_bf16(from + i));
+    return room;
+}
+
+/* ---- a register tile ---- */
+
+/* A piece of the chains of some rows: sum += x[row * stride + n] w[n][lane] over `steps` n, ascending. */
+typedef struct piece {
+    const float *x;
+    int64_t stride; /* from row to row */
+    const float *w;
+    int64_t steps;
+    const float *start;    /* (PANEL): the chains begin here; NULL: they go on from sums */
+    float *sums;           /* (rows, PANEL) */
+    float *result;         /* the chains end here; NULL: they go on, from sums */
+    const float *residual; /* NULL = nothing */
+    int64_t stride_result, stride_residual;
+    int64_t columns; /* of result: 1 ... PANEL */
+} piece;
+
+INLINE void begin_sums(const piece *p, vec sum[TILE_ROWS][2], const int rows) {
+    UNROLL
+    for (int i = 0; i < rows; ++i) {
+        UNROLL
+        for (int v = 0; v < 2; ++v)
+            sum[i][v] = v_load(p->start ? p->start + v * WIDTH : p->sums + (i * 2 + v) * WIDTH);
+    }
+}
+
+INLINE void end_vector(const piece *p, vec sum, int64_t i, int64_t column) {
+    const int64_t left = p->columns - column;
+    float *const to = p->result + i * p->stride_result + column;
+    if (left <= 0)
+        return;
+    const float *const more = p->residual ? p->residual + i * p->stride_residual + column : NULL;
+    if (more)
+        sum = v_add(sum, left >= WIDTH ? v_load(more) : v_load_part(more, (int)left));
+    sum = v_select_nan(sum, v_set1(__builtin_nanf("")), v_add(sum, v_zero()));
+    if (left >= WIDTH)
+        v_store(to, sum);
+    else
+        v_store_part(to, sum, (int)left);
+}
+
+INLINE void step_sums(const float *const *row, int64_t stride, const float *w, int n, vec sum[TILE_ROWS][2],
+                      const int rows) {
+    vec a = v_load(w + 2 * n * WIDTH), b = v_load(w + (2 * n + 1) * WIDTH);
+    v_keep(&a);
+    v_keep(&b);
+    UNROLL
+    for (int i = 0; i < rows; ++i) {
+        vec one = v_set1(row[i / 3][i % 3 * stride + n]);
+        v_keep(&one);
+        sum[i][0] = v_fma(one, a, sum[i][0]);
+        sum[i][1] = v_fma(one, b, sum[i][1]);
+    }
+}
+
+INLINE void run_rows(const piece *p, const int rows) {
+    vec sum[TILE_ROWS][2];
+    const float *row[ROW_GROUPS], *w = p->w;
+    const int64_t stride = p->stride;
+    UNROLL
+    for (int g = 0; g < (rows + 2) / 3; ++g)
+        row[g] = p->steps ? p->x + 3 * g * stride : NULL;
+    begin_sums(p, sum, rows);
+    int64_t left = p->steps;
+    for (; left >= STEPS; left -= STEPS, w += STEPS * PANEL) {
+        UNROLL
+        for (int g = 0; g < (rows + 2) / 3; ++g)
+            __asm__("" : "+r"(row[g])); /* else compilers keep a pointer for each row, in memory */
+        UNROLL
+        for (int n = 0; n < STEPS; ++n)
+            step_sums(row, stride, w, n, sum, rows);
+        UNROLL
+        for (int g = 0; g < (rows + 2) / 3; ++g)
+            row[g] += STEPS;
+    }
+    for (; left > 0; --left, w += PANEL) {
+        step_sums(row, stride, w, 0, sum, rows);
+        UNROLL
+        for (int g = 0; g < (rows + 2) / 3; ++g)
+            ++row[g];
+    }
+    UNROLL
+    for (int i = 0; i < rows; ++i) {
+        UNROLL
+        for (int v = 0; v < 2; ++v) {
+            if (p->result)
+                end_vector(p, sum[i][v], i, v * WIDTH);
+            else
+                v_store(p->sums + (i * 2 + v) * WIDTH, sum[i][v]);
+        }
+    }
+}
+
+/* One function per height, so that the compiler allocates registers for nothing else. */
+#define TILE(rows)                                                                                           \
+    __attribute__((noinline)) static void run_##rows(const piece *p) {                                       \
+        run_rows(p, rows);                                                                                   \
+    }
+TILE(1)
+TILE(2)
+TILE(3)
+TILE(4)
+TILE(5)
+TILE(6)
+#if TILE_ROWS > 6
+TILE(7)
+TILE(8)
+TILE(9)
+TILE(10)
+TILE(11)
+TILE(12)
+TILE(13)
+TILE(14)
+#endif
+
+/* By rows - 1. */
+static void (*const run_tile[TILE_ROWS])(const piece *) = {run_1,  run_2, run_3, run_4,  run_5,  run_6,
+#if TILE_ROWS > 6
+                                                           run_7,  run_8, run_9, run_10, run_11, run_12,
+                                                           run_13, run_14
+#endif
+};
+
+/* Rows of the tile that begins where `left` are left: all that are left in tiles of nearly one height. */
+static inline int64_t tile_rows(int64_t left) {
+    return divide_up(left, divide_up(left, TILE_ROWS));
+}
+
+/* The start of a panel's chains, padded with 0. */
+static void panel_start(const float *start, int64_t panel, int64_t out, float to[PANEL]) {
+    memset(to, 0, PANEL * sizeof *to);
+    if (start)
+        memcpy(to, start + panel * PANEL, (size_t)at_most(PANEL, out - panel * PANEL) * sizeof *to);
+}
+
+/* Panels per task where the rows are cut into `blocks`. */
+static inline int64_t cut_panels(int64_t panels, int64_t blocks, double work) {
+    int64_t want = work < TASKS * TASK_WORK ? (int64_t)(work / TASK_WORK) : TASKS;
+    want = at_least(divide_up(want, blocks), 1);
+    return divide_up(panels, at_most(panels, want));
+}
