@@ -307,9 +307,8 @@ TCase *session_swap_cases(void) {
     tcase_add_test(cases, test_session_step_to_another_backend);
     tcase_add_test(cases, test_session_step_to_another_arithmetic);
     tcase_add_test(cases, test_session_swap_policy_is_checked);
-#if !defined(__SANITIZE_THREAD__) /* libgomp's barriers are not seen by TSan */
-    tcase_add_test(cases, test_session_real_image_through_a_swap);
-#endif
+    if (!TSAN)
+        tcase_add_test(cases, test_session_real_image_through_a_swap);
     tcase_set_timeout(cases, 0);
     return cases;
 }
