@@ -8,6 +8,8 @@
 #include <errno.h>
 #include <math.h>
 #include <pthread.h>
+#include <stdatomic.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -251,13 +253,31 @@ int app_end_output(int status) {
     return status;
 }
 
-/* jansson's memory: an object that lacks what there was no memory for must not pass for a whole one. */
+/* jansson's memory. Its lexer (2.14, lex_save) does not look whether its buffer could grow and would write
+ * past it, so where malloc has nothing there is a last resort. Where that is used up too, an object that
+ * lacks what there was no memory for must not pass for a whole one. */
 static int json_starved;
+static _Alignas(max_align_t) char last_resort[1 << 14];
+static atomic_size_t last_used;
 
 static void *json_memory(size_t bytes) {
     void *memory = malloc(bytes);
-    json_starved |= !memory;
-    return memory;
+    if (memory)
+        return memory;
+    if (bytes < sizeof last_resort) {
+        const size_t unit = _Alignof(max_align_t), room = (bytes + unit - 1) / unit * unit;
+        const size_t at = atomic_fetch_add(&last_used, room);
+        if (at + room <= sizeof last_resort)
+            return last_resort + at;
+    }
+    json_starved = 1;
+    return NULL;
+}
+
+void app_json_free(void *memory) {
+    const uintptr_t at = (uintptr_t)memory - (uintptr_t)last_resort;
+    if (at >= sizeof last_resort)
+        free(memory);
 }
 
 /* The JSON object, whole or not at all; the code, which becomes an error where memory ran out. */
@@ -278,7 +298,7 @@ static attune_code print_json(struct app *app, attune_code code) {
     else if (code == ATTUNE_OK)
         code = attune_fail(error, ATTUNE_RESOURCE_EXHAUSTED, "sample_host", app->command,
                            "no memory for the JSON object");
-    free(text);
+    app_json_free(text);
     return code;
 }
 
@@ -301,7 +321,7 @@ static int report(struct app *app, attune_code code) {
 int app_run(const command *which, int argc, const char **argv) {
     struct app *app = &the_app;
     app->command = which->name;
-    json_set_alloc_funcs(json_memory, free);
+    json_set_alloc_funcs(json_memory, app_json_free);
     app->reply = json_object();
     app->warnings = json_array();
     attune_code code = ATTUNE_RESOURCE_EXHAUSTED;

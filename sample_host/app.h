@@ -92,6 +92,9 @@ attune_code app_not_served(struct app *app, attune_code code);
 /* A stream on the CPU with the threads asked for. The caller destroys it. */
 attune_code app_cpu_stream(struct app *app, attune_stream *stream);
 
+/* What jansson allocated: the text of json_dumps. */
+void app_json_free(void *memory);
+
 /* A JSON string (new reference); bytes that are no UTF-8 become '?'. */
 json_t *json_text(const char *text);
 

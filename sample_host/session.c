@@ -31,7 +31,7 @@ void session_say(session_shared *shared, json_t *object) {
               : "{\"error\": {\"code\": \"RESOURCE_EXHAUSTED\", \"message\": \"no memory for a line\"}}");
     (void)fflush(stdout);
     (void)pthread_mutex_unlock(&shared->out);
-    free(text);
+    app_json_free(text);
     json_decref(object);
 }
 

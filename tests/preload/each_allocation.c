@@ -11,8 +11,8 @@
  * visited; with "every" in ATTUNE_TEST_EACH each. Threads are refused (EAGAIN), since only the thread that
  * forks lives on in the child.
  *
- * jansson 2.14's lexer does not look whether its buffer could grow (lex_save) and may then assert or write
- * past its end: with "every", 2 of txt2img's 20,511 allocations end so. The passes that are visited spare it.
+ * jansson 2.14's lexer does not look whether its buffer could grow (lex_save) and would then assert or write
+ * past its end: sample_host has a last resort for it.
  *
  * A child must end by exit 1 to 3 and one "sample_host: error:" line, or by 0 where it could do without; by
  * 130 after a signal. It must give back what it allocated, print a whole JSON object or none, and leave
