@@ -168,7 +168,9 @@ def run_shape(torch, library, peak, cpus, threads, shape, rounds):
             if turn < FEWEST_TURNS or contestant.median < 1.5 * min(c.median for c in contestants):
                 peaks.append(peak(threads, (ctypes.c_int * threads)(*cpus[:threads])))
                 contestant.turn()
-    workspaces = {attention.choice.backend.decode(): attention.choice.workspace for attention in ours}
+    workspaces = {}
+    for attention in ours:  # sdp's is that of the first layout, as the others'
+        workspaces.setdefault(attention.choice.backend.decode(), attention.choice.workspace)
     for attention in ours:
         attention.close()
     times = {layout: {c.name: c.median for c in contestants if c.layout == layout} for layout in LAYOUTS}
