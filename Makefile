@@ -47,7 +47,7 @@ SUITES      := $(patsubst tests/%/,%,$(sort $(dir $(wildcard tests/*/check_*.c))
 EXAMPLES    := $(patsubst examples/%.c,$(B)/examples/%,$(wildcard examples/*.c))
 PLUGINS     := $(B)/attune-cpu.so $(B)/attune-sampler-cpu.so
 
-.PHONY: all build demo check check-long check-san check-clang bench lint format install clean deps help
+.PHONY: all build demo check check-long check-san check-clang bench bench-engine lint format install clean deps help
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -78,6 +78,10 @@ check-clang: deps ## build everything and the tests with clang, in build/clang
 
 bench: build ## time the attention backends on Stable Diffusion's shapes
 	$(B)/sample_host bench attention
+
+bench-engine: deps ## the ordered kernels beside oneDNN on Stable Diffusion's shapes
+	@$(MAKE) -s --no-print-directory $(JOBS) $(B)/bench/engine
+	OMP_PROC_BIND=true OMP_NUM_THREADS=2 $(B)/bench/engine 2
 
 lint: deps ## clang-tidy and the format check
 	@scripts/deps.sh clang clang-tidy clang-format git
@@ -131,6 +135,10 @@ $(B)/tools/%: $(B)/obj/tools/%.o
 	@mkdir -p $(@D)
 	$(call say,LD,$@)
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(shell pkg-config --libs jansson nettle)
+$(B)/bench/engine: $(B)/obj/bench/engine.o $(KERNEL_OBJ)
+	@mkdir -p $(@D)
+	$(call say,LD,$@)
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ -ldnnl -lm
 $(B)/manifest.json: manifest.json $(PLUGINS) $(B)/tools/fill_manifest
 	$(call say,FILL,$@)
 	$(Q)$(B)/tools/fill_manifest manifest.json $(B) $@
