@@ -7,7 +7,7 @@ Q       := $(if $(filter 1,$(V)),,@)
 say      = $(if $(filter 1,$(V)),,@printf '  %-4s %s\n' $(1) $(2))
 CC      ?= cc
 AR      ?= ar
-SUITE   ?= kernels host sampler sample_host examples fuzz
+SUITE   ?= kernels host sampler sample_host swap examples fuzz cuda
 JOBS    := $(if $(findstring jobserver,$(MAKEFLAGS)),,-j$(shell nproc))
 PREFIX  ?= /usr/local
 DESTDIR ?=
@@ -27,14 +27,14 @@ LDFLAGS    += -fsanitize=address,undefined
 endif
 
 # Libraries by room; each is named, with the reason, in the README.
-HOST_LIBS    = $(shell pkg-config --libs jansson nettle) -ldl
+HOST_LIBS    = $(shell pkg-config --libs jansson nettle) -ldl -lm
 SAMPLER_LIBS = -ldnnl -lgomp $(shell pkg-config --libs jansson libutf8proc) -lm
 CLI_LIBS     = $(shell pkg-config --libs popt libpng jansson nettle) -lm
 CHECK_LIBS   = $(shell pkg-config --libs check) -lm
 
 obj = $(patsubst %.c,$(B)/obj/%.o,$(wildcard $(1)))
 
-HOST_OBJ    := $(call obj,host_api/*.c)
+HOST_OBJ    := $(call obj,host_api/*.c) $(B)/obj/gen/self_test_bits.o
 REFERENCE_OBJ := $(call obj,kernels/reference/*.c)
 KERNEL_OBJ  := $(REFERENCE_OBJ) $(call obj,kernels/cpu/*.c)
 CPU_OBJ     := $(call obj,plugin/cpu/*.c)
@@ -43,7 +43,7 @@ CLI_OBJ     := $(call obj,sample_host/*.c)
 TEST_OBJ    := $(call obj,tests/support/*.c)
 FIXTURES    := $(patsubst tests/fixtures/%.c,$(B)/tests/fixtures/%.so,$(wildcard tests/fixtures/*.c))
 PRELOADS    := $(patsubst tests/preload/%.c,$(B)/tests/preload/%.so,$(wildcard tests/preload/*.c))
-SUITES      := $(patsubst tests/%/,%,$(sort $(dir $(wildcard tests/*/check_*.c))))
+SUITES      := $(filter-out cuda,$(patsubst tests/%/,%,$(sort $(dir $(wildcard tests/*/check_*.c)))))
 EXAMPLES    := $(patsubst examples/%.c,$(B)/examples/%,$(wildcard examples/*.c))
 PLUGINS     := $(B)/attune-cpu.so $(B)/attune-sampler-cpu.so
 
@@ -74,7 +74,7 @@ check-long: ## the suite of kernels with 30 times the random problems (half an h
 
 check-clang: deps ## build everything and the tests with clang, in build/clang
 	@scripts/deps.sh clang
-	@$(MAKE) -s --no-print-directory $(JOBS) B=build/clang CC=clang build $(foreach s,$(SUITES),build/clang/tests/$(s)/check)
+	@$(MAKE) -s --no-print-directory $(JOBS) B=build/clang CC=clang build $(foreach s,$(SUITES) $(if $(NVCC),cuda),build/clang/tests/$(s)/check)
 
 bench: build ## time the attention backends on Stable Diffusion's shapes
 	$(B)/sample_host bench attention
@@ -105,6 +105,7 @@ $(B)/obj/%_avx2.o: ALL_CFLAGS += -mavx2 -mfma -mf16c
 $(B)/obj/%_avx512.o: ALL_CFLAGS += -mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma
 endif
 $(B)/obj/kernels/cpu/%.o $(B)/obj/plugin/cpu/ops/%.o: OPT = -O3
+$(B)/obj/bench/peak.o: ALL_CFLAGS += -march=native -ffp-contract=fast
 $(B)/obj/%.o: %.c Makefile
 	@mkdir -p $(@D)
 	$(call say,CC,$<)
@@ -123,9 +124,9 @@ $(B)/attune-cpu.so: $(CPU_OBJ) $(KERNEL_OBJ) plugin/plugin.map
 	$(call say,LD,$@)
 	$(Q)$(CC) -shared $(LDFLAGS) -Wl,--version-script=plugin/plugin.map -o $@ $(CPU_OBJ) $(KERNEL_OBJ) -lm
 	@chmod go-w $@
-$(B)/attune-sampler-cpu.so: $(SAMPLER_OBJ) $(REFERENCE_OBJ) plugin/plugin.map
+$(B)/attune-sampler-cpu.so: $(SAMPLER_OBJ) $(KERNEL_OBJ) plugin/plugin.map
 	$(call say,LD,$@)
-	$(Q)$(CC) -shared $(LDFLAGS) -Wl,--version-script=plugin/plugin.map -o $@ $(SAMPLER_OBJ) $(REFERENCE_OBJ) $(SAMPLER_LIBS)
+	$(Q)$(CC) -shared $(LDFLAGS) -Wl,--version-script=plugin/plugin.map -o $@ $(SAMPLER_OBJ) $(KERNEL_OBJ) $(SAMPLER_LIBS)
 	@chmod go-w $@
 $(B)/sample_host: $(CLI_OBJ) $(B)/libattune.a
 	$(call say,LD,$@)
@@ -134,7 +135,17 @@ $(B)/sample_host: $(CLI_OBJ) $(B)/libattune.a
 $(B)/tools/%: $(B)/obj/tools/%.o
 	@mkdir -p $(@D)
 	$(call say,LD,$@)
-	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(shell pkg-config --libs jansson nettle)
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(shell pkg-config --libs jansson nettle) -lm
+# The self-test's known answers: libattune holds numbers, the tool holds the kernel that they come from.
+$(B)/tools/make_self_test: $(REFERENCE_OBJ)
+$(B)/gen/self_test_bits.c: $(B)/tools/make_self_test
+	@mkdir -p $(@D)
+	$(call say,FILL,$@)
+	$(Q)$< $@
+$(B)/obj/gen/%.o: $(B)/gen/%.c Makefile
+	@mkdir -p $(@D)
+	$(call say,CC,$<)
+	$(Q)$(CC) $(ALL_CFLAGS) -c $< -o $@
 $(B)/bench/engine: $(B)/obj/bench/engine.o $(KERNEL_OBJ)
 	@mkdir -p $(@D)
 	$(call say,LD,$@)
@@ -148,12 +159,23 @@ $(B)/examples/%: $(B)/obj/examples/%.o $(B)/libattune.so
 	$(call say,LD,$@)
 	$(Q)$(CC) $(LDFLAGS) -Wl,-rpath,'$$ORIGIN/..' -o $@ $< -L$(B) -lattune
 
+# ---- what bench/attention_vs_peers.py calls ----
+$(B)/bench/peak.so: $(B)/obj/bench/peak.o
+	@mkdir -p $(@D)
+	$(call say,LD,$@)
+	$(Q)$(CC) -shared $(LDFLAGS) -o $@ $<
+$(B)/bench/call_cost: $(B)/obj/bench/call_cost.o $(KERNEL_OBJ) $(B)/libattune.so
+	@mkdir -p $(@D)
+	$(call say,LD,$@)
+	$(Q)$(CC) $(LDFLAGS) -Wl,-rpath,'$$ORIGIN/..' -o $@ $(filter %.o,$^) -L$(B) -lattune -lm
+
 # ---- tests: tests/ROOM/check_*.c become build/tests/ROOM/check; fixture plugins are tests/fixtures/*.c, libraries for LD_PRELOAD tests/preload/*.c ----
 $(B)/tests/fixtures/%.so: $(B)/obj/tests/fixtures/%.o plugin/plugin.map
 	@mkdir -p $(@D)
 	$(call say,LD,$@)
-	$(Q)$(CC) -shared $(LDFLAGS) -Wl,--version-script=plugin/plugin.map -o $@ $(filter %.o,$^) -lm
+	$(Q)$(CC) -shared $(LDFLAGS) -Wl,--version-script=$(or $(FIXTURE_MAP),plugin/plugin.map) -o $@ $(filter %.o,$^) -lm
 	@chmod go-w $@ $(@D)
+$(B)/tests/fixtures/plain_unique.so: FIXTURE_MAP = tests/fixtures/unique.map
 $(B)/tests/fixtures/racers.so: $(B)/obj/plugin/cpu/identify.o
 
 $(B)/obj/tests/preload/%.o: ALL_CFLAGS += -fno-sanitize=all
@@ -183,4 +205,5 @@ check-goldens:
 	 echo "a golden, its script or models/emoji changed alone: see tests/golden/README.md" >&2; exit 1; }
 
 -include tests/fuzz/rules.mk
+-include tests/cuda_emulator/rules.mk
 -include $(shell find $(B)/obj -name '*.d' 2>/dev/null)

@@ -10,14 +10,7 @@ import sys
 import time
 
 import common
-
-UINT32, UINT64, TEXT = ctypes.c_uint32, ctypes.c_uint64, ctypes.c_char_p
-
-
-class Options(ctypes.Structure):
-    _fields_ = [("struct_size", UINT32), ("threads", UINT32), ("plugin_dir", TEXT), ("vocabulary", TEXT),
-                ("log", ctypes.c_void_p), ("log_context", ctypes.c_void_p)]
-
+from attune_api import LIBRARY, TEXT, UINT32, UINT64, Options, call, sized
 
 class Request(ctypes.Structure):
     _fields_ = [("struct_size", UINT32), ("determinism", ctypes.c_int32), ("prompt", TEXT), ("negative_prompt", TEXT),
@@ -37,31 +30,13 @@ class Image(ctypes.Structure):
                 ("pixels", ctypes.c_void_p)]
 
 
-class Error(ctypes.Structure):
-    _fields_ = [("code", ctypes.c_int32), ("native_code", ctypes.c_int32), ("domain", ctypes.c_char * 32),
-                ("where", ctypes.c_char * 120), ("message", ctypes.c_char * 512), ("hint", ctypes.c_char * 160)]
-
-
-LIBRARY = ctypes.CDLL(os.path.join(os.path.dirname(common.HOST), "libattune.so"))
-
-
-def sized(kind, **fields):
-    return kind(struct_size=ctypes.sizeof(kind), **fields)
-
-
-def call(name, *arguments):
-    error = Error()
-    if getattr(LIBRARY, name)(*arguments, ctypes.byref(error)):
-        sys.exit(f"{name}: {error.message.decode()}; {error.hint.decode()}")
-
-
 class Sessions:
     """Sessions of one open model; the process's end closes all."""
 
     def __init__(self, model, width, height, threads):
         self.size = (width, height)
         host, self.model = ctypes.c_void_p(), ctypes.c_void_p()
-        options = sized(Options, threads=threads, plugin_dir=os.path.dirname(common.HOST).encode())
+        options = sized(Options, threads=threads, plugin_dir=common.BUILD.encode())
         call("attune_open", ctypes.byref(options), ctypes.byref(host))
         call("attune_load_default", host)
         call("attune_model_open", host, model.encode(), None, None, ctypes.byref(self.model))

@@ -1,10 +1,8 @@
 """What the benchmarks share: where Attune is, the peers' Python, and figures taken in processes of their own."""
 import functools
 import hashlib
-import importlib.metadata
 import json
 import os
-import shutil
 import statistics
 import subprocess
 import sys
@@ -15,6 +13,7 @@ import venv
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(HERE)
 HOST = os.path.abspath(os.environ.get("SAMPLE_HOST", os.path.join(ROOT, "build", "sample_host")))
+BUILD = os.path.dirname(HOST)
 CACHE = os.environ.get("ATTUNE_BENCH_CACHE", os.path.expanduser("~/.cache/attune-bench"))
 # What every peer draws: by Euler steps with guidance; the compared step is the first of SAMPLE_STEPS.
 PROMPT, NEGATIVE, SEED, CFG, SAMPLE_STEPS = "a photo of a cat", "blurry", 1, 7.0, 20
@@ -34,31 +33,40 @@ def pin(threads):
     os.environ.update(OMP_NUM_THREADS=str(threads), OMP_PROC_BIND="close", OMP_PLACES="threads")
 
 
-def has_requirements():
-    """Whether this interpreter has the versions of requirements.txt; a local suffix ("+cpu") is no difference."""
+# Prints the requirements that its interpreter lacks; a local suffix ("+cpu") is no difference.
+MISSING = """
+import importlib.metadata, sys
+for line in open(sys.argv[1], encoding="ascii"):
+    name, version = line.strip().split("==")
     try:
-        with open(REQUIREMENTS, encoding="ascii") as lines:
-            pins = [line.strip().split("==") for line in lines]
-        return all(importlib.metadata.version(name).split("+")[0] == version for name, version in pins)
+        if importlib.metadata.version(name).split("+")[0] != version:
+            print(name)
     except importlib.metadata.PackageNotFoundError:
+        print(name)
+"""
+
+
+def has_requirements(python):
+    """Whether an interpreter has the versions of requirements.txt."""
+    if not os.path.exists(python):
         return False
+    check = subprocess.run([python, "-c", MISSING, REQUIREMENTS], capture_output=True, text=True, check=False)
+    return check.returncode == 0 and not check.stdout
 
 
 @functools.cache
 def peer_python():
     """An interpreter with requirements.txt: this one, or that of a virtual environment made on first use."""
-    if has_requirements():
+    if has_requirements(sys.executable):
         return sys.executable
     folder = os.path.join(CACHE, "venv")
-    python, installed = os.path.join(folder, "bin", "python"), os.path.join(folder, "requirements.txt")
-    if os.path.exists(installed):
-        with open(REQUIREMENTS, "rb") as wanted, open(installed, "rb") as there:
-            if wanted.read() == there.read():
-                return python
-    print(f"installing bench/requirements.txt into {folder} (about 5 GB)", file=sys.stderr)
-    venv.create(folder, clear=True, with_pip=True)
+    python = os.path.join(folder, "bin", "python")
+    if has_requirements(python):
+        return python
+    print(f"installing bench/requirements.txt into {folder} (about 5 GB when new)", file=sys.stderr)
+    if not os.path.exists(python):
+        venv.create(folder, clear=True, with_pip=True)
     subprocess.run([python, "-m", "pip", "install", "-q", "-r", REQUIREMENTS], check=True)
-    shutil.copy(REQUIREMENTS, installed)
     return python
 
 

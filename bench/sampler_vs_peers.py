@@ -41,7 +41,7 @@ def build_id():
     """A hash of what is measured: figures of two builds are never mixed."""
     digest = hashlib.sha256()
     for name in ("sample_host", "libattune.so", "attune-cpu.so", "attune-sampler-cpu.so"):
-        path = common.HOST if name == "sample_host" else os.path.join(os.path.dirname(common.HOST), name)
+        path = common.HOST if name == "sample_host" else os.path.join(common.BUILD, name)
         with open(path, "rb") as file:
             digest.update(file.read())
     return digest.hexdigest()[:16]

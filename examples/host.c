@@ -30,7 +30,7 @@ static void attend_once(void) {
     must(attune_attention_problem_init(&problem, &tq, &tk, &tv, NULL, &to, &error));
     problem.workers = stream.workers;
     attune_wish wish = {
-        .struct_size = sizeof wish, .attention = "xformers", .determinism = ATTUNE_DETERMINISM_PORTABLE};
+        .struct_size = sizeof wish, .attention = "flash", .determinism = ATTUNE_DETERMINISM_PORTABLE};
     static attune_choice choice = {.struct_size = sizeof choice};
     attune_binding *binding;
     must(attune_choose(host, &wish, &problem, &choice, &binding, &error));

@@ -21,6 +21,8 @@ attune_code attune_binding_new(attune *host, const attune_snapshot *snapshot, co
     binding->problem = *problem;
     binding->choice = *choice;
     binding->alignment = device ? device->alignment : 64;
+    if (problem->device.type == ATTUNE_DEVICE_CPU)
+        binding->device_owner = NULL; /* the host makes a CPU's workspaces */
     if (binding->device_owner)
         (void)attune_generation_lease(binding->device_owner);
     *out = binding;
@@ -46,6 +48,7 @@ attune_code attune_choose(attune *host, const attune_wish *wish, const attune_at
     if (wish) {
         asked.determinism = wish->determinism;
         asked.budget = wish->memory_limit ? wish->memory_limit : UINT64_MAX;
+        asked.chunks = wish->chunks;
     }
     attune_snapshot *snapshot = attune_snapshot_acquire(host);
     code = attune_choose_from(snapshot, wish ? wish : &no_wish, &asked, &rows, &chosen, error);
@@ -212,7 +215,9 @@ attune_code attune_stream_create(attune *host, const attune_device_id *device, u
         stream.workers = threads && threads < most ? threads : most;
     }
     attune_snapshot *snapshot = attune_snapshot_acquire(host);
-    if (attune_snapshot_find_device(snapshot, device, NULL, &owner, &index)) {
+    /* A CPU's stream is the host's pool: to lease its plugin would keep an old one for as long as a model. */
+    if (device->type != ATTUNE_DEVICE_CPU &&
+        attune_snapshot_find_device(snapshot, device, NULL, &owner, &index)) {
         code = owner->device->stream_create(owner->instance, index, &stream, error);
         stream.owner = code ? NULL : attune_generation_lease(owner);
     } else if (device->type != ATTUNE_DEVICE_CPU)

@@ -181,3 +181,127 @@ attune_code attune_elf_check(const void *bytes, uint64_t size, const char *arch,
         code = check_segments(&in, &dynamic);
     return code ? code : check_dynamic(&in, &dynamic);
 }
+
+/* ---- may it be unmapped? ---- */
+
+/* The tables that the scan reads: where they lie in the file. */
+typedef struct dynamic_tables {
+    uint64_t symbols, strings, length;
+    bool pinned; /* DF_1_NODELETE */
+} dynamic_tables;
+
+static bool find_tables(const elf *in, const Elf64_Phdr *dynamic, dynamic_tables *out) {
+    bool symbols = false, strings = false;
+    for (uint64_t at = 0; at + sizeof(Elf64_Dyn) <= dynamic->p_filesz; at += sizeof(Elf64_Dyn)) {
+        Elf64_Dyn entry;
+        if (!take(in, dynamic->p_offset + at, &entry, sizeof entry) || entry.d_tag == DT_NULL)
+            break;
+        if (entry.d_tag == DT_SYMTAB)
+            symbols = file_offset(in, entry.d_un.d_ptr, &out->symbols);
+        if (entry.d_tag == DT_STRTAB)
+            strings = file_offset(in, entry.d_un.d_ptr, &out->strings);
+        if (entry.d_tag == DT_STRSZ)
+            out->length = entry.d_un.d_val;
+        out->pinned |= entry.d_tag == DT_FLAGS_1 && entry.d_un.d_val & DF_1_NODELETE;
+    }
+    /* Linkers put the symbols before their names, which is how their number is known here. */
+    return symbols && strings && out->symbols < out->strings && out->strings <= in->size &&
+           out->length <= in->size - out->strings;
+}
+
+/* The text at an offset of the string table, or NULL where it does not end inside. */
+static const char *text_at(const elf *in, const dynamic_tables *tables, uint64_t at) {
+    const char *text = (const char *)in->bytes + tables->strings + at;
+    return at < tables->length && memchr(text, 0, tables->length - at) ? text : NULL;
+}
+
+static const char *const risky_imports[] = {"pthread_create",
+                                            "thrd_create",
+                                            "clone",
+                                            "fork",
+                                            "atexit",
+                                            "on_exit",
+                                            "__cxa_atexit",
+                                            "__cxa_thread_atexit",
+                                            "__cxa_thread_atexit_impl",
+                                            "pthread_key_create",
+                                            "tss_create",
+                                            "pthread_atfork",
+                                            "__register_atfork",
+                                            "sigaction",
+                                            "signal",
+                                            "timer_create",
+                                            "dlopen"};
+
+static bool scan_symbols(const elf *in, const dynamic_tables *tables, char reason[96]) {
+    for (uint64_t at = tables->symbols; at + sizeof(Elf64_Sym) <= tables->strings; at += sizeof(Elf64_Sym)) {
+        Elf64_Sym symbol;
+        (void)take(in, at, &symbol, sizeof symbol);
+        const char *name = text_at(in, tables, symbol.st_name);
+        if (ELF64_ST_BIND(symbol.st_info) == STB_GNU_UNIQUE) {
+            (void)snprintf(reason, 96, "it defines the unique symbol %.48s", name ? name : "?");
+            return true;
+        }
+        if (ELF64_ST_TYPE(symbol.st_info) == STT_TLS) {
+            (void)snprintf(reason, 96, "it uses thread-local storage (%.48s)", name ? name : "?");
+            return true;
+        }
+        for (size_t i = 0;
+             name && symbol.st_shndx == SHN_UNDEF && i < sizeof risky_imports / sizeof *risky_imports; ++i)
+            if (strcmp(name, risky_imports[i]) == 0) {
+                (void)snprintf(reason, 96, "it calls %s", name);
+                return true;
+            }
+    }
+    return false;
+}
+
+static bool scan_needed(const elf *in, const Elf64_Phdr *dynamic, const dynamic_tables *tables,
+                        char reason[96]) {
+    static const char *const plain[] = {"libc.so.6", "libm.so.6", "ld-linux-x86-64.so.2",
+                                        "ld-linux-aarch64.so.1"};
+    for (uint64_t at = 0; at + sizeof(Elf64_Dyn) <= dynamic->p_filesz; at += sizeof(Elf64_Dyn)) {
+        Elf64_Dyn entry;
+        if (!take(in, dynamic->p_offset + at, &entry, sizeof entry) || entry.d_tag == DT_NULL)
+            break;
+        if (entry.d_tag != DT_NEEDED)
+            continue;
+        const char *name = text_at(in, tables, entry.d_un.d_val);
+        bool known = false;
+        for (size_t i = 0; name && i < sizeof plain / sizeof *plain; ++i)
+            known |= strcmp(name, plain[i]) == 0;
+        if (!known) {
+            (void)snprintf(reason, 96, "it needs %.64s", name ? name : "?");
+            return true;
+        }
+    }
+    return false;
+}
+
+void attune_elf_unload_risk(const void *bytes, uint64_t size, char reason[96]) {
+    elf in = {.bytes = bytes, .size = size, .file = "", .error = NULL};
+    dynamic_tables tables = {0};
+    Elf64_Phdr part, dynamic;
+    memset(&dynamic, 0, sizeof dynamic);
+    *reason = 0;
+    if (!take(&in, 0, &in.header, sizeof in.header)) {
+        (void)snprintf(reason, 96, "its headers cannot be read");
+        return;
+    }
+    for (unsigned i = 0; i < in.header.e_phnum; ++i) {
+        if (!segment(&in, i, &part))
+            break;
+        if (part.p_type == PT_TLS)
+            (void)snprintf(reason, 96, "it has thread-local storage");
+        if (part.p_type == PT_DYNAMIC)
+            dynamic = part;
+    }
+    if (*reason)
+        return;
+    if (dynamic.p_type != PT_DYNAMIC || !find_tables(&in, &dynamic, &tables))
+        (void)snprintf(reason, 96, "its symbols cannot be scanned");
+    else if (tables.pinned)
+        (void)snprintf(reason, 96, "it asks not to be unmapped (NODELETE)");
+    else if (!scan_symbols(&in, &tables, reason))
+        (void)scan_needed(&in, &dynamic, &tables, reason);
+}

@@ -17,4 +17,11 @@
 attune_code attune_elf_check(const void *bytes, uint64_t size, const char *arch, const char *file,
                              attune_error *error);
 
+/*
+ * [any] Why a library that attune_elf_check accepted should not be unmapped: thread-local storage, unique
+ * symbols (STB_GNU_UNIQUE), DF_1_NODELETE, imports that let it start threads or leave handlers and
+ * destructors behind, or libraries that it needs beyond libc and libm. "" where nothing of the kind is found.
+ */
+void attune_elf_unload_risk(const void *bytes, uint64_t size, char reason[96]);
+
 #endif

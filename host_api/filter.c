@@ -1,5 +1,6 @@
 /* filter.c: the hard filters of a wish on devices, and names that users mistype. */
 #include "choose.h"
+#include "problem.h"
 #include "structs.h"
 #include <strings.h>
 
@@ -13,10 +14,13 @@ attune_code attune_wish_check(const attune_wish *wish, attune_error *error) {
     if (wish->required > 1)
         return attune_fail(error, ATTUNE_INVALID_ARGUMENT, ATTUNE_DOMAIN, "attune_wish",
                            "`required` is neither 0 nor 1");
+    if (wish->swap > ATTUNE_SWAP_STEP || wish->reserved)
+        return attune_fail(error, ATTUNE_INVALID_ARGUMENT, ATTUNE_DOMAIN, "attune_wish",
+                           "swap policy %u is unknown, or a reserved field is not 0", wish->swap);
     if (wish->required && !wish->attention)
         return attune_fail(error, ATTUNE_INVALID_ARGUMENT, ATTUNE_DOMAIN, "attune_wish",
                            "`required` without a backend's name");
-    return ATTUNE_OK;
+    return attune_chunks_check(&wish->chunks, error);
 }
 
 int attune_wish_device(const attune_snapshot *snapshot, const attune_wish *wish,

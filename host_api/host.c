@@ -2,10 +2,9 @@
 #include "cpus.h"
 #include "loader.h"
 #include "plugin_search.h"
+#include "source.h"
 #include "structs.h"
-#include <limits.h>
 #include <stdlib.h>
-#include <unistd.h>
 
 /* Where `make install` puts plugins; the build sets it to its own prefix. */
 #ifndef ATTUNE_PLUGIN_DIR
@@ -58,6 +57,8 @@ attune_code attune_open(const attune_options *options, attune **out, attune_erro
                            "no memory for a host");
     atomic_init(&host->references, 1);
     (void)pthread_mutex_init(&host->load_lock, NULL);
+    host->parked_most = ATTUNE_PARKED_MOST;
+    host->quiesce_wait = ATTUNE_QUIESCE_WAIT;
     code = set_up(host, options, error);
     if (code)
         attune_host_drop(host);
@@ -73,58 +74,6 @@ void attune_close(attune *host) {
     attune_host_drop(host);
 }
 
-/* A manifest on disk: its folder is open while libraries are taken from it. */
-typedef struct source {
-    char path[PATH_MAX];
-    char folder_path[PATH_MAX];
-    int folder;
-    attune_manifest manifest;
-} source;
-
-/* Links in the path that the user gave are followed once, here; from the real folder on none is. */
-static attune_code open_source(const char *given, source *out, attune_error *error) {
-    int file;
-    uint64_t size;
-    char *text;
-    size_t length;
-    if (!realpath(given, out->path))
-        return attune_fail(error, ATTUNE_NOT_FOUND, ATTUNE_DOMAIN, given, "no such manifest");
-    char *slash = strrchr(out->path, '/');
-    attune_text_copy(out->folder_path, sizeof out->folder_path, out->path);
-    out->folder_path[slash == out->path ? 1 : slash - out->path] = 0;
-    attune_code code = attune_folder_open(out->folder_path, &out->folder, error);
-    if (code)
-        return code;
-    code = attune_file_open(out->folder, out->folder_path, slash + 1, &file, &size, error);
-    if (!code) {
-        code = attune_file_read(file, out->path, ATTUNE_MANIFEST_BYTES, &text, &length, error);
-        (void)close(file);
-    }
-    if (!code) {
-        code = attune_manifest_parse(text, length, out->path, &out->manifest, error);
-        free(text);
-    }
-    if (code)
-        (void)close(out->folder);
-    return code;
-}
-
-static void close_source(source *from) {
-    attune_manifest_free(&from->manifest);
-    (void)close(from->folder);
-}
-
-/* Who already serves under this id, or was refused from this very path; NULL = nobody. */
-static attune_generation *find_loaded(const attune_snapshot *snapshot, const char *id, const char *path) {
-    for (uint32_t i = 0; i < snapshot->count; ++i) {
-        attune_generation *generation = snapshot->generation[i];
-        bool refused = atomic_load(&generation->state) == ATTUNE_STATE_REFUSED;
-        if (strcmp(generation->id, id) == 0 && (!refused || (path && strcmp(generation->path, path) == 0)))
-            return generation;
-    }
-    return NULL;
-}
-
 /* An earlier refusal of this very library, leased, which a new load replaces; NULL = none. */
 static attune_generation *find_refused(attune *host, const char *id, const char *path) {
     attune_generation *found = NULL;
@@ -137,18 +86,6 @@ static attune_generation *find_refused(attune *host, const char *id, const char 
     }
     attune_snapshot_release(snapshot);
     return found;
-}
-
-/* Whether another build of the same library suits this machine better; `level` is that of library i, −1 =
- * does not fit. */
-static bool outdone(const attune_manifest *manifest, uint32_t i, int level) {
-    for (uint32_t k = 0; k < manifest->library_count; ++k) {
-        int other;
-        if (k != i && strcmp(manifest->library[k].id, manifest->library[i].id) == 0 &&
-            attune_loader_fits(manifest, &manifest->library[k], &other, NULL) == ATTUNE_OK && other > level)
-            return true;
-    }
-    return false;
 }
 
 /* How a load went, over the libraries of one or more manifests. */
@@ -170,7 +107,7 @@ static void refuse(attune_generation *generation, const attune_error *error, tal
 }
 
 /* Load library i of a manifest and publish it, active or refused. The error is one of the host's own. */
-static attune_code load_library(attune *host, source *from, uint32_t i, bool quietly, tally *count,
+static attune_code load_library(attune *host, attune_source *from, uint32_t i, bool quietly, tally *count,
                                 attune_error *error) {
     const attune_manifest_library *library = &from->manifest.library[i];
     attune_error reason;
@@ -178,11 +115,11 @@ static attune_code load_library(attune *host, source *from, uint32_t i, bool qui
     int level;
     memset(&reason, 0, sizeof reason);
     attune_code fits = attune_loader_fits(&from->manifest, library, &level, &reason);
-    if (outdone(&from->manifest, i, fits ? -1 : level))
+    if (attune_source_outdone(&from->manifest, i, fits ? -1 : level))
         return ATTUNE_OK;
     (void)snprintf(path, sizeof path, "%s/%s", from->folder_path, library->path);
     attune_snapshot *snapshot = attune_snapshot_acquire(host);
-    attune_generation *loaded = find_loaded(snapshot, library->id, quietly ? path : NULL);
+    attune_generation *loaded = attune_source_loaded(snapshot, library->id, quietly ? path : NULL);
     if (loaded && !fits)
         fits = attune_fail(&reason, ATTUNE_ALREADY_EXISTS, ATTUNE_DOMAIN, path,
                            "%s is loaded already, version %s from %s", library->id, loaded->version,
@@ -199,12 +136,17 @@ static attune_code load_library(attune *host, source *from, uint32_t i, bool qui
     attune_text_copy(generation->version, sizeof generation->version, library->version);
     attune_text_copy(generation->path, sizeof generation->path, path);
     attune_text_copy(generation->vendor, sizeof generation->vendor, from->manifest.vendor);
+    attune_text_copy(generation->manifest, sizeof generation->manifest, from->path);
+    atomic_store(&generation->state, ATTUNE_STATE_STAGED);
+    attune_generation_list(generation);
     attune_generation *before = find_refused(host, library->id, path);
     if (!fits)
         fits = attune_loader_load(generation, from->folder, from->folder_path, &from->manifest, library,
                                   &reason);
     if (fits)
         refuse(generation, &reason, count);
+    else
+        atomic_store(&generation->state, ATTUNE_STATE_ACTIVE);
     attune_code code = attune_registry_publish(host, generation, before, error);
     if (code)
         attune_generation_release(generation);
@@ -220,16 +162,16 @@ static attune_code load_library(attune *host, source *from, uint32_t i, bool qui
 
 static attune_code load_manifest(attune *host, const char *path, bool quietly, tally *count,
                                  attune_error *error) {
-    source *from = calloc(1, sizeof *from);
+    attune_source *from = calloc(1, sizeof *from);
     if (!from)
         return attune_fail(error, ATTUNE_RESOURCE_EXHAUSTED, ATTUNE_DOMAIN, path, "no memory to load it");
-    attune_code code = open_source(path, from, error);
+    attune_code code = attune_source_open(path, from, error);
     if (!code) {
         (void)pthread_mutex_lock(&host->load_lock);
         for (uint32_t i = 0; i < from->manifest.library_count && !code; ++i)
             code = load_library(host, from, i, quietly, count, error);
         (void)pthread_mutex_unlock(&host->load_lock);
-        close_source(from);
+        attune_source_close(from);
     }
     free(from);
     return code;
@@ -291,7 +233,7 @@ attune_code attune_memory(attune *host, const char *plugin, attune_memory_usage 
         usage.peak = atomic_load(&host->total.peak);
     } else {
         attune_snapshot *snapshot = attune_snapshot_acquire(host);
-        attune_generation *generation = find_loaded(snapshot, plugin, NULL);
+        attune_generation *generation = attune_source_loaded(snapshot, plugin, NULL);
         found = generation != NULL;
         if (found) {
             usage.current = atomic_load(&generation->services.account.current);

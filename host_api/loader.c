@@ -83,8 +83,11 @@ attune_code attune_loader_fits(const attune_manifest *manifest, const attune_man
 }
 
 /* Everything up to a copy whose bytes are known to be right. */
-static attune_code make_copy(attune_generation *generation, int folder, const char *folder_path,
-                             const attune_manifest_library *library, attune_error *error) {
+attune_code attune_loader_check(attune_generation *generation, int folder, const char *folder_path,
+                                const attune_manifest_library *library, attune_error *error) {
+    generation->stage = "check";
+    generation->unload_safe = library->unload_safe != 0;
+    memcpy(generation->sha256, library->sha256, sizeof generation->sha256);
     int file;
     uint64_t size;
     const char *path = generation->path, *slash = strrchr(library->path, '/');
@@ -104,6 +107,8 @@ static attune_code make_copy(attune_generation *generation, int folder, const ch
         code = attune_copy_verify(&generation->copy, library->sha256, path, error);
     if (!code)
         code = attune_elf_check(generation->copy.bytes, size, library->arch, path, error);
+    if (!code)
+        attune_elf_unload_risk(generation->copy.bytes, size, generation->unload_risk);
     attune_copy_unmap(&generation->copy);
     return code;
 }
@@ -172,22 +177,22 @@ static attune_code open_library(attune_generation *generation, attune_error *err
     return ATTUNE_UNAVAILABLE;
 }
 
-attune_code attune_loader_load(attune_generation *generation, int folder, const char *folder_path,
-                               const attune_manifest *manifest, const attune_manifest_library *library,
-                               attune_error *error) {
+attune_code attune_loader_start(attune_generation *generation, const attune_manifest *manifest,
+                                const attune_manifest_library *library, attune_error *error) {
     const char *path = generation->path;
     attune *host = generation->host;
-    generation->unload_safe = library->unload_safe != 0;
-    attune_code code = make_copy(generation, folder, folder_path, library, error);
-    if (!code)
-        code = open_library(generation, error);
-    if (!code)
+    generation->stage = "load";
+    attune_code code = open_library(generation, error);
+    if (!code) {
+        generation->stage = "negotiate";
         code = negotiate(generation, manifest, error);
+    }
     if (!code)
         code = same_text(path, "id", library->id, generation->plugin->id, error);
     if (!code)
         code = same_text(path, "version", library->version, generation->plugin->version, error);
     if (!code) {
+        generation->stage = "create";
         attune_text_copy(generation->vendor, sizeof generation->vendor, generation->plugin->vendor);
         attune_printable(generation->vendor);
         attune_services_init(&generation->services, library->id, generation->abi, host->pool, &host->logger,
@@ -198,8 +203,19 @@ attune_code attune_loader_load(attune_generation *generation, int folder, const 
         if (attune_plugin_said(code, library->id, "create", &reason, error))
             generation->instance = NULL;
     }
-    if (!code)
+    if (!code) {
+        generation->stage = "tables";
         code = attune_tables_read(generation, library, error);
+    }
+    return code;
+}
+
+attune_code attune_loader_load(attune_generation *generation, int folder, const char *folder_path,
+                               const attune_manifest *manifest, const attune_manifest_library *library,
+                               attune_error *error) {
+    attune_code code = attune_loader_check(generation, folder, folder_path, library, error);
+    if (!code)
+        code = attune_loader_start(generation, manifest, library, error);
     if (code)
         attune_loader_unload(generation);
     return code;
@@ -217,27 +233,25 @@ attune_code attune_loader_load(attune_generation *generation, int folder, const 
 #define KEEP_MAPPED 0
 #endif
 
-/* Unmap, or park: forget the handle and leave descriptor and mapping as they are until the process ends. */
+/* Unmap, or park: descriptor and mapping stay as they are until the process ends. A descriptor that
+ * were closed would be handed out again, and the linker would take the next copy of that name for this one.
+ */
 static void close_library(attune_generation *generation) {
-    if (!generation->handle) {
-        attune_copy_remove(&generation->copy);
-        attune_copy_close(&generation->copy);
-        return;
+    if (generation->handle && !generation->parked) {
+        generation->parked = true;
+        if (generation->unload_safe && !*generation->unload_risk && !KEEP_MAPPED &&
+            dlclose(generation->handle) == 0) {
+            /* The linker may keep a library all the same: its descriptor must then stay open. */
+            void *still = dlopen(generation->copy.path, RTLD_NOW | RTLD_NOLOAD);
+            generation->parked = still != NULL;
+            if (still)
+                (void)dlclose(still);
+        }
     }
-    bool unmapped = false;
-    if (generation->unload_safe && !KEEP_MAPPED && dlclose(generation->handle) == 0) {
-        /* The linker keeps a library that defines unique symbols or asks for it: its descriptor must then
-         * stay open. */
-        void *still = dlopen(generation->copy.path, RTLD_NOW | RTLD_NOLOAD);
-        unmapped = still == NULL;
-        if (still)
-            (void)dlclose(still);
-    }
-    generation->handle = NULL;
     attune_copy_remove(&generation->copy);
-    if (unmapped)
+    if (!generation->parked)
         attune_copy_close(&generation->copy);
-    generation->copy.fd = -1;
+    generation->handle = NULL;
 }
 
 void attune_loader_unload(attune_generation *generation) {

@@ -14,10 +14,18 @@
 attune_code attune_loader_fits(const attune_manifest *manifest, const attune_manifest_library *library,
                                int *level, attune_error *error);
 
-/* [any] Load `library` from beneath the open folder into `generation` (new, its id, version and path are
- * set). Blocks. On failure the generation holds nothing but what had to stay mapped. Errors: of files.h and
- * elf_check.h; UNAVAILABLE (dlopen, create), UNIMPLEMENTED (ABI, missing table entries), FAILED_PRECONDITION
- * (tables and manifest disagree: the field and both values). */
+/* [any] The first half of a load: everything up to a copy whose bytes are known to be right; no code of it
+ * runs. What it holds is given back by attune_loader_unload or the generation's last lease. */
+attune_code attune_loader_check(attune_generation *generation, int folder, const char *folder_path,
+                                const attune_manifest_library *library, attune_error *error);
+/* [any] The second half: dlopen of the copy, negotiation, create, tables. */
+attune_code attune_loader_start(attune_generation *generation, const attune_manifest *manifest,
+                                const attune_manifest_library *library, attune_error *error);
+
+/* [any] Both: load `library` from beneath the open folder into `generation` (new, its id, version and path
+ * are set). Blocks. On failure the generation holds nothing but what had to stay mapped. Errors: of files.h
+ * and elf_check.h; UNAVAILABLE (dlopen, create), UNIMPLEMENTED (ABI, missing table entries),
+ * FAILED_PRECONDITION (tables and manifest disagree: the field and both values). */
 attune_code attune_loader_load(attune_generation *generation, int folder, const char *folder_path,
                                const attune_manifest *manifest, const attune_manifest_library *library,
                                attune_error *error);
@@ -26,9 +34,10 @@ attune_code attune_loader_load(attune_generation *generation, int folder, const 
 attune_code attune_tables_read(attune_generation *generation, const attune_manifest_library *library,
                                attune_error *error);
 
-/* [main] Destroy the instance, if any, and park or unmap the library: the end of a generation. Parked is the
- * rule (destructors of TLS and statics, STB_GNU_UNIQUE symbols and drivers' callbacks may still point into
- * it); a manifest that says "unload": "safe" has the library unmapped. */
+/* [any, once] Destroy the instance, if any, and park or unmap the library: the end of a generation. Parked is
+ * the rule (destructors of TLS and statics, STB_GNU_UNIQUE symbols and drivers' callbacks may still point
+ * into it); a library is unmapped where its manifest says "unload": "safe" and attune_elf_unload_risk finds
+ * nothing. */
 void attune_loader_unload(attune_generation *generation);
 
 #endif

@@ -101,7 +101,9 @@ static void run_tasks(attune_pool *pool, job *work, uint32_t worker) {
         if (task >= work->n)
             break;
         error.code = ATTUNE_OK;
+        ++attune_inside;
         attune_code code = work->task(work->context, task, worker, &error);
+        --attune_inside;
         if (code)
             record_failure(pool, work, task, code, &error);
     }
@@ -227,11 +229,15 @@ uint32_t attune_pool_threads(const attune_pool *pool) {
     return pool->threads;
 }
 
+_Thread_local unsigned attune_inside;
+
 void attune_pool_enter(attune_pool *pool) {
+    ++attune_inside;
     atomic_fetch_add_explicit(&pool->active, 1, memory_order_relaxed);
 }
 
 void attune_pool_leave(attune_pool *pool) {
+    --attune_inside;
     atomic_fetch_sub_explicit(&pool->active, 1, memory_order_relaxed);
 }
 

@@ -18,8 +18,13 @@ void attune_pool_destroy(attune_pool *pool);
 /* [any] The number that attune_pool_create was given. */
 uint32_t attune_pool_threads(const attune_pool *pool);
 
-/* [any] A request begins or ends. Only while one is active do idle threads look out for work for a moment
- * (about as long as waking one takes) before they sleep; otherwise they sleep at once. */
+/* How deep this thread is in a plugin's call or in a callback of the application's: 0 = not at all. From
+ * inside nothing may be asked for that waits for such calls to end. */
+extern _Thread_local unsigned attune_inside;
+
+/* [any] A request begins or ends: the calling thread goes into a plugin, or comes out. Only while one is
+ * active do idle threads look out for work for a moment (about as long as waking one takes) before they
+ * sleep; otherwise they sleep at once. */
 void attune_pool_enter(attune_pool *pool);
 void attune_pool_leave(attune_pool *pool);
 

@@ -162,6 +162,12 @@ attune_code attune_attention_problem_init(attune_attention_problem *problem, con
     return code;
 }
 
+attune_code attune_chunks_check(const attune_chunks *chunks, attune_error *error) {
+    if (chunks->threshold > 100)
+        return wrong(error, "the chunk threshold is %u per cent, above 100", chunks->threshold);
+    return chunks->reserved ? wrong(error, "a reserved field of the chunks is not 0") : ATTUNE_OK;
+}
+
 attune_code attune_problem_check(const attune_attention_problem *problem, attune_error *error) {
     attune_code code = attune_struct_in(problem, sizeof *problem, "attune_attention_problem", error);
     if (code)
@@ -179,6 +185,9 @@ attune_code attune_problem_check(const attune_attention_problem *problem, attune
         return wrong(error, "determinism class %d is unknown", problem->determinism);
     if (problem->reserved)
         return wrong(error, "a reserved field of the problem is not 0");
+    code = attune_chunks_check(&problem->chunks, error);
+    if (code)
+        return code;
     if (!(problem->scale - problem->scale == 0)) /* infinite or NaN */
         return wrong(error, "the scale is not finite");
     if (problem->device.type == ATTUNE_DEVICE_CPU && problem->workers < 1)

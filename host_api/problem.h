@@ -4,6 +4,9 @@
 
 #include "attune/attention.h"
 
+/* [any] The chunk options of a problem or a wish: INVALID_ARGUMENT where they are out of range. */
+attune_code attune_chunks_check(const attune_chunks *chunks, attune_error *error);
+
 /* [any] Check a problem that a caller filled: struct size, reserved fields, extents, strides, mask, class.
  * Errors: INVALID_ARGUMENT, UNIMPLEMENTED (struct from the future). */
 attune_code attune_problem_check(const attune_attention_problem *problem, attune_error *error);

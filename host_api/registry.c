@@ -1,6 +1,5 @@
 /* registry.c: snapshots, generations and leases. */
 #include "registry.h"
-#include "loader.h"
 #include "structs.h"
 #include <stdlib.h>
 
@@ -32,18 +31,23 @@ attune_code attune_registry_init(attune *host, attune_error *error) {
                        "no memory for the registry");
 }
 
-/* Swap the current snapshot; returns the old one, whose reference is then the caller's. */
-static attune_snapshot *exchange(attune_registry *registry, attune_snapshot *snapshot) {
+/* Change the current snapshot; returns the old one, whose reference is then the caller's, or NULL after the
+ * end. */
+static attune_snapshot *exchange(attune_registry *registry, attune_snapshot *snapshot, bool closing) {
+    attune_snapshot *old = NULL;
     (void)pthread_mutex_lock(&registry->lock);
-    attune_snapshot *old = registry->current;
-    registry->current = snapshot;
+    if (!registry->is_closed) {
+        old = registry->current;
+        registry->current = snapshot;
+    }
+    registry->is_closed |= closing;
     (void)pthread_mutex_unlock(&registry->lock);
     return old;
 }
 
 void attune_registry_close(attune *host) {
     attune_registry *registry = &host->registry;
-    attune_snapshot *old = exchange(registry, registry->closed);
+    attune_snapshot *old = exchange(registry, registry->closed, true);
     registry->closed = NULL;
     for (uint32_t i = 0; old && i < old->count; ++i) {
         int active = ATTUNE_STATE_ACTIVE;
@@ -55,6 +59,11 @@ void attune_registry_close(attune *host) {
 void attune_registry_free(attune_registry *registry) {
     snapshot_drop(registry->current);
     snapshot_drop(registry->closed);
+    while (registry->all) { /* the parked: their code stays, their records end */
+        attune_generation *parked = registry->all;
+        registry->all = parked->next;
+        free(parked);
+    }
     (void)pthread_mutex_destroy(&registry->lock);
 }
 
@@ -83,23 +92,23 @@ attune_generation *attune_generation_new(attune *host) {
     atomic_init(&generation->leases, 1);
     generation->host = host;
     generation->copy.fd = -1;
+    generation->stage = "read";
     generation->number = atomic_fetch_add(&host->registry.numbers, 1) + 1;
     attune_host_hold(host);
     return generation;
 }
 
+void attune_generation_list(attune_generation *generation) {
+    attune_registry *registry = &generation->host->registry;
+    (void)pthread_mutex_lock(&registry->lock);
+    generation->next = registry->all;
+    registry->all = generation;
+    (void)pthread_mutex_unlock(&registry->lock);
+}
+
 attune_generation *attune_generation_lease(attune_generation *generation) {
     (void)atomic_fetch_add_explicit(&generation->leases, 1, memory_order_relaxed);
     return generation;
-}
-
-void attune_generation_release(attune_generation *generation) {
-    if (!generation || atomic_fetch_sub_explicit(&generation->leases, 1, memory_order_acq_rel) != 1)
-        return;
-    attune *host = generation->host;
-    attune_loader_unload(generation);
-    free(generation);
-    attune_host_drop(host);
 }
 
 attune_code attune_registry_publish(attune *host, attune_generation *add, attune_generation *drop,
@@ -118,7 +127,14 @@ attune_code attune_registry_publish(attune *host, attune_generation *add, attune
             snapshot->generation[snapshot->count++] = attune_generation_lease(old->generation[i]);
     if (add)
         snapshot->generation[snapshot->count++] = add;
-    attune_snapshot *previous = exchange(registry, snapshot);
+    attune_snapshot *previous = exchange(registry, snapshot, false);
+    if (!previous) {
+        if (add)
+            --snapshot->count; /* its lease stays the caller's */
+        snapshot_drop(snapshot);
+        attune_snapshot_release(old);
+        return attune_fail(error, ATTUNE_CANCELLED, ATTUNE_DOMAIN, "registry", "the host is closing");
+    }
     if (drop)
         atomic_store(&drop->state, ATTUNE_STATE_RETIRED);
     snapshot_drop(previous);
@@ -126,18 +142,24 @@ attune_code attune_registry_publish(attune *host, attune_generation *add, attune
     return ATTUNE_OK;
 }
 
-void attune_generation_status(const attune_generation *generation, attune_plugin_status *out) {
-    static const char *const names[] = {"active", "refused", "retired"};
+void attune_generation_identity(const attune_generation *generation, attune_plugin_status *out) {
+    static const char *const names[] = {"active", "refused", "retired", "staged", "stuck", "parked"};
+    int state = atomic_load(&generation->state);
     memset(out, 0, sizeof *out);
     out->struct_size = sizeof *out;
-    out->abi = generation->abi;
     out->generation = generation->number;
     attune_text_copy(out->id, sizeof out->id, generation->id);
     attune_text_copy(out->version, sizeof out->version, generation->version);
-    attune_text_copy(out->vendor, sizeof out->vendor, generation->vendor);
     attune_text_copy(out->path, sizeof out->path, generation->path);
-    attune_text_copy(out->state, sizeof out->state, names[atomic_load(&generation->state)]);
-    attune_text_copy(out->refused, sizeof out->refused, generation->refused);
+    attune_text_copy(out->state, sizeof out->state, names[state]);
+    if (state == ATTUNE_STATE_REFUSED)
+        attune_text_copy(out->refused, sizeof out->refused, generation->refused);
+}
+
+void attune_generation_status(const attune_generation *generation, attune_plugin_status *out) {
+    attune_generation_identity(generation, out);
+    out->abi = generation->abi;
+    attune_text_copy(out->vendor, sizeof out->vendor, generation->vendor);
     out->devices = generation->device_count;
     out->attention = generation->attention_count;
     out->samplers = generation->sampler ? 1 : 0;

@@ -12,12 +12,26 @@
 
 #include "attune/host.h"
 #include "files.h"
+#include "probe.h"
 #include "services.h"
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 
-enum { ATTUNE_STATE_ACTIVE = 0, ATTUNE_STATE_REFUSED = 1, ATTUNE_STATE_RETIRED = 2 };
+/* PARKED: ended, but still mapped. STUCK: its quiesce has not come back. STAGED: not published yet. */
+enum {
+    ATTUNE_STATE_ACTIVE = 0,
+    ATTUNE_STATE_REFUSED = 1,
+    ATTUNE_STATE_RETIRED = 2,
+    ATTUNE_STATE_STAGED = 3,
+    ATTUNE_STATE_STUCK = 4,
+    ATTUNE_STATE_PARKED = 5
+};
+
+/* How many generations of a host may be parked before a swap is refused. */
+#define ATTUNE_PARKED_MOST 32u
+/* How long whoever gives back the last lease waits for quiesce, in milliseconds. */
+#define ATTUNE_QUIESCE_WAIT 5000u
 
 typedef struct attune_generation {
     atomic_uint leases;
@@ -30,11 +44,17 @@ typedef struct attune_generation {
     char vendor[64];
     char path[512];
     char refused[320];
+    char manifest[512];
+    uint8_t sha256[32];
+    const char *stage;              /* what is being done to load it: static text */
+    char unload_risk[96];           /* why it is parked rather than unmapped; "" = nothing found */
+    struct attune_generation *next; /* in the registry's list of all */
 
     /* Of a library that was loaded (all NULL or 0 otherwise). */
     attune_copy copy;
     void *handle;
     bool unload_safe;
+    bool parked; /* its code stays mapped until the process ends */
     attune_services services;
     const attune_plugin *plugin;
     void *instance;
@@ -62,6 +82,9 @@ typedef struct attune_registry {
     attune_snapshot *current; /* one reference is the registry's */
     attune_snapshot *closed;  /* empty; made at the start so that closing cannot fail */
     atomic_uint_fast64_t numbers;
+    attune_generation *all; /* every generation that is not freed yet, newest first */
+    uint32_t parked;        /* of these */
+    bool is_closed;
 } attune_registry;
 
 /* A host. Handles hold it, so that a handle that outlives attune_close never points into freed memory. */
@@ -71,7 +94,10 @@ struct attune {
     attune_logger logger;
     attune_account total; /* memory of all plugins */
     attune_registry registry;
-    pthread_mutex_t load_lock; /* one load at a time */
+    pthread_mutex_t load_lock; /* one load or swap at a time */
+    attune_probes probes;      /* beneath load_lock */
+    uint32_t parked_most;
+    uint32_t quiesce_wait; /* milliseconds */
     char *plugin_dir;
     char *vocabulary; /* NULL = none */
 };
@@ -94,16 +120,22 @@ const attune_generation *attune_snapshot_refused(const attune_snapshot *snapshot
  * NULL when memory is out. */
 attune_generation *attune_generation_new(attune *host);
 attune_generation *attune_generation_lease(attune_generation *generation);
-/* [any] Give back a lease; the last one quiesces and destroys the instance and parks or unmaps the library.
- * May block. */
+/* [any] Give back a lease. The last one has a thread of its own quiesce and destroy the instance and park or
+ * unmap the library, and waits for it, but no longer than the host's quiesce_wait: then the generation is
+ * STUCK and stays in the list until quiesce comes back. */
 void attune_generation_release(attune_generation *generation);
 
 /* [any] Publish a snapshot with `add` (its lease is taken over on success) and without `drop`; either may be
- * NULL. Dropped is retired. Errors: RESOURCE_EXHAUSTED: nothing has changed. */
+ * NULL. Dropped is retired. Errors: RESOURCE_EXHAUSTED, CANCELLED (the host is closing): nothing has changed.
+ */
 attune_code attune_registry_publish(attune *host, attune_generation *add, attune_generation *drop,
                                     attune_error *error);
 
-/* [any] Fill a status from a generation. */
+/* [any] Put a generation into the list of all, once its id, version and path are set. */
+void attune_generation_list(attune_generation *generation);
+/* [any] Of a listed generation, at whatever stage: number, id, version, path, state, and the refusal. */
+void attune_generation_identity(const attune_generation *generation, attune_plugin_status *out);
+/* [any] Fill a status from a published generation. */
 void attune_generation_status(const attune_generation *generation, attune_plugin_status *out);
 
 /* [any] Find an active device in a snapshot: by id, or by name where `id` is NULL. Returns its description as

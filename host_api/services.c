@@ -20,7 +20,9 @@ void attune_log(const attune_logger *logger, int32_t level, const char *domain, 
     va_start(list, format);
     (void)vsnprintf(line, sizeof line, format, list);
     va_end(list);
+    ++attune_inside;
     logger->log(logger->context, level, domain, line);
+    --attune_inside;
 }
 
 static void account_add(attune_account *account, uint64_t bytes) {

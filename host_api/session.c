@@ -9,6 +9,8 @@
 typedef struct bound {
     attune_attention_problem problem; /* as the sampler asked it */
     attune_binding *binding;
+    attune_binding *next; /* while a move is being prepared */
+    uint32_t first_unit;
     atomic_uint_fast64_t calls;
 } bound;
 
@@ -27,9 +29,18 @@ struct attune_session {
     bool done;
     uint32_t count;
     uint32_t room;
-    bound **bound;         /* in the order of binding: number i + 1 is the sampler's name for it */
-    uint32_t *by_flops;    /* the same, most arithmetic first */
-    attune_choice refused; /* of the problem that could not be bound; candidates 0 = none */
+    bound **bound;             /* in the order of binding: number i + 1 is the sampler's name for it */
+    uint32_t *by_flops;        /* the same, most arithmetic first */
+    attune_choice refused;     /* of the problem that could not be bound; candidates 0 = none */
+    attune_snapshot *snapshot; /* what its bindings are chosen from: one view for all of them */
+    attune_snapshot *declined; /* the one that it did not move to */
+    uint64_t workspace;        /* the largest that its memory was planned for */
+    int32_t promised;          /* the plan's class */
+    uint32_t units;            /* steps taken */
+    uint32_t moves;
+    uint32_t past_count;
+    attune_attention_record *past; /* what served before the moves */
+    char stayed[256];
 };
 
 static uint64_t flops(const attune_session *session, uint32_t i) {
@@ -74,14 +85,28 @@ static void insert_by_flops(attune_session *session, uint32_t added) {
     session->by_flops[at] = added;
 }
 
-static attune_code bind_new(attune_session *session, const attune_attention_problem *problem,
-                            attune_error *error) {
-    attune *host = session->model->host;
+/* Choose a backend of `snapshot` for a problem of the sampler's. `choice` is filled on failure too. */
+static attune_code choose_for(const attune_session *session, const attune_snapshot *snapshot,
+                              const attune_attention_problem *problem, attune_choice *choice,
+                              attune_binding **out, attune_error *error) {
     attune_attention_problem asked = *problem;
     attune_chosen chosen;
-    attune_choice choice;
     if (asked.determinism < session->determinism)
         asked.determinism = session->determinism;
+    asked.chunks = session->wish.chunks;
+    memset(choice, 0, sizeof *choice);
+    attune_code code = attune_choose_from(snapshot, &session->wish, &asked, choice, &chosen, error);
+    if (code)
+        return code;
+    code = attune_binding_new(session->model->host, snapshot, &chosen, &asked, choice, out, error);
+    if (code)
+        attune_generation_release(chosen.generation);
+    return code;
+}
+
+static attune_code bind_new(attune_session *session, const attune_attention_problem *problem,
+                            attune_error *error) {
+    attune_choice choice;
     bound *one = calloc(1, sizeof *one);
     if (!one || grow(session)) {
         free(one);
@@ -89,21 +114,15 @@ static attune_code bind_new(attune_session *session, const attune_attention_prob
                            "no memory for a binding");
     }
     one->problem = *problem;
-    attune_snapshot *snapshot = attune_snapshot_acquire(host);
-    memset(&choice, 0, sizeof choice);
-    attune_code code = attune_choose_from(snapshot, &session->wish, &asked, &choice, &chosen, error);
-    if (code)
-        session->refused = choice;
-    else {
-        code = attune_binding_new(host, snapshot, &chosen, &asked, &choice, &one->binding, error);
-        if (code)
-            attune_generation_release(chosen.generation);
-    }
-    attune_snapshot_release(snapshot);
+    one->first_unit = session->units;
+    attune_code code = choose_for(session, session->snapshot, problem, &choice, &one->binding, error);
     if (code) {
+        session->refused = choice;
         free(one);
         return code;
     }
+    if (one->binding->chosen.answer.workspace > session->workspace)
+        session->workspace = one->binding->chosen.answer.workspace;
     session->bound[session->count] = one;
     insert_by_flops(session, session->count);
     ++session->count;
@@ -160,6 +179,8 @@ static void keep_wish(attune_session *session, const attune_wish *wish, const at
     session->wish.required = wish->required;
     session->wish.threads = wish->threads;
     session->wish.min_memory = wish->min_memory;
+    session->wish.chunks = wish->chunks;
+    session->wish.swap = wish->swap;
     keep_text(session->attention, sizeof session->attention, wish->attention, &session->wish.attention);
     keep_text(session->vendor, sizeof session->vendor, wish->vendor, &session->wish.vendor);
     keep_text(session->device, sizeof session->device, wish->device, &session->wish.device);
@@ -224,7 +245,10 @@ static attune_code begin(attune_session *session, const attune_request *request,
     attune_pool_leave(model->host->pool);
     if (attune_plugin_said(code, model->generation->id, "session_begin", &reason, error))
         session->session = NULL;
-    return code ? code : check_plan(session, plan, error);
+    if (!code)
+        code = check_plan(session, plan, error);
+    session->promised = plan->determinism;
+    return code;
 }
 
 static attune_code check_open(const attune_model *model, const attune_request *request,
@@ -262,6 +286,7 @@ attune_code attune_session_open(attune_model *model, const attune_request *reque
     session->model = model;
     (void)atomic_fetch_add_explicit(&model->references, 1, memory_order_relaxed);
     session->binder = (attune_binder){sizeof session->binder, 0, session, bind, attend};
+    session->snapshot = attune_snapshot_acquire(model->host);
     keep_wish(session, wish, request);
     attune_session_plan made;
     memset(&made, 0, sizeof made);
@@ -294,6 +319,9 @@ void attune_session_close(attune_session *session) {
         free(session->bound[i]);
     }
     attune_stream_destroy(&session->stream);
+    attune_snapshot_release(session->snapshot);
+    attune_snapshot_release(session->declined);
+    free(session->past);
     free(session->bound);
     free(session->by_flops);
     free(session);
@@ -314,6 +342,137 @@ static attune_code check_alive(const attune_session *session, const attune_contr
 
 static const attune_control no_control = {.struct_size = sizeof no_control};
 
+/* ---- moving to the generations that a swap brought ---- */
+
+/* What a session may not move to: more workspace than was planned, or less than was promised. */
+static attune_code check_move(const attune_session *session, const attune_binding *old,
+                              const attune_binding *next, attune_error *error) {
+    const attune_choice *was = &old->choice, *is = &next->choice;
+    uint64_t needs = next->chosen.answer.workspace;
+    if (needs > session->workspace)
+        return attune_fail(error, ATTUNE_RESOURCE_EXHAUSTED, ATTUNE_DOMAIN, is->plugin,
+                           "%s (%s %s) needs %llu bytes of workspace, the session was planned with %llu",
+                           is->backend, is->plugin, is->version, (unsigned long long)needs,
+                           (unsigned long long)session->workspace);
+    if (is->determinism < session->promised)
+        return attune_fail(error, ATTUNE_UNAVAILABLE, ATTUNE_DOMAIN, is->plugin,
+                           "%s (%s %s) keeps %s, the session promised %s", is->backend, is->plugin,
+                           is->version, attune_text_class(is->determinism),
+                           attune_text_class(session->promised));
+    bool same_bits = was->generation == is->generation || (strcmp(was->arithmetic, is->arithmetic) == 0 &&
+                                                           was->determinism >= ATTUNE_DETERMINISM_INVARIANT &&
+                                                           is->determinism >= ATTUNE_DETERMINISM_INVARIANT);
+    if (!same_bits && session->determinism > ATTUNE_DETERMINISM_NONE)
+        return attune_fail(error, ATTUNE_UNAVAILABLE, ATTUNE_DOMAIN, is->plugin,
+                           "%s (%s %s, arithmetic %s) would change the bits of an image that was asked for "
+                           "as %s (so far arithmetic %s)",
+                           is->backend, is->plugin, is->version, is->arithmetic,
+                           attune_text_class(session->determinism), was->arithmetic);
+    return ATTUNE_OK;
+}
+
+/* Every problem bound anew, or none. */
+static attune_code prepare_move(attune_session *session, const attune_snapshot *snapshot,
+                                attune_error *error) {
+    attune_choice choice;
+    attune_code code = ATTUNE_OK;
+    for (uint32_t i = 0; i < session->count && !code; ++i) {
+        bound *one = session->bound[i];
+        code = choose_for(session, snapshot, &one->problem, &choice, &one->next, error);
+        if (!code)
+            code = check_move(session, one->binding, one->next, error);
+    }
+    attune_attention_record *past =
+        code ? NULL
+             : realloc(session->past, (session->past_count + session->count + 1) * sizeof *session->past);
+    if (past)
+        session->past = past;
+    else if (!code)
+        code = attune_fail(error, ATTUNE_RESOURCE_EXHAUSTED, ATTUNE_DOMAIN, "attune_session_step",
+                           "no memory to move to another generation");
+    for (uint32_t i = 0; i < session->count && code; ++i) {
+        attune_binding_release(session->bound[i]->next);
+        session->bound[i]->next = NULL;
+    }
+    return code;
+}
+
+static attune_attention_record record_of(const bound *one) {
+    return (attune_attention_record){.struct_size = sizeof(attune_attention_record),
+                                     .first_unit = one->first_unit,
+                                     .calls = atomic_load_explicit(&one->calls, memory_order_relaxed),
+                                     .problem = one->binding->problem,
+                                     .choice = one->binding->choice};
+}
+
+/* The moment of the move. What stays with the same generation keeps its binding and its count. */
+static void take_move(attune_session *session) {
+    uint32_t moved = 0;
+    for (uint32_t i = session->count; i-- > 0;) {
+        bound *one = session->bound[session->by_flops[i]];
+        attune_binding *old = one->binding, *next = one->next;
+        one->next = NULL;
+        if (old->choice.generation == next->choice.generation &&
+            strcmp(old->choice.backend, next->choice.backend) == 0) {
+            attune_binding_release(next);
+            continue;
+        }
+        if (atomic_load(&one->calls)) /* else it never served */
+            session->past[session->past_count++] = record_of(one);
+        one->binding = next;
+        one->first_unit = session->units;
+        atomic_store(&one->calls, 0);
+        attune_binding_release(old);
+        ++moved;
+    }
+    session->moves += moved > 0;
+}
+
+/* At a step boundary: where the registry has changed, move, or say why not and go on as before. */
+static void follow_swap(attune_session *session) {
+    attune_error reason = {.code = ATTUNE_OK};
+    attune_snapshot *now = attune_snapshot_acquire(session->model->host);
+    if (now == session->snapshot || now == session->declined) {
+        attune_snapshot_release(now);
+        return;
+    }
+    attune_snapshot **place = &session->snapshot;
+    if (prepare_move(session, now, &reason) == ATTUNE_OK) {
+        take_move(session);
+        *session->stayed = 0;
+    } else {
+        place = &session->declined;
+        (void)snprintf(session->stayed, sizeof session->stayed, "%.250s", reason.message);
+        attune_log(&session->model->host->logger, ATTUNE_LOG_INFO, session->model->generation->id,
+                   "a session stays with the generations that it began with: %s", reason.message);
+    }
+    attune_snapshot_release(*place);
+    *place = now;
+}
+
+/* Of record i: first what serves, then what served. */
+static uint64_t generation_of(const attune_session *session, uint32_t i) {
+    return i < session->count ? session->bound[i]->binding->choice.generation
+                              : session->past[i - session->count].choice.generation;
+}
+
+attune_code attune_session_moved(attune_session *session, attune_session_moves *out, attune_error *error) {
+    if (!session)
+        return attune_fail(error, ATTUNE_INVALID_ARGUMENT, ATTUNE_DOMAIN, "attune_session_moved",
+                           "session is NULL");
+    attune_session_moves moves = {.struct_size = sizeof moves, .moves = session->moves};
+    attune_text_copy(moves.stayed, sizeof moves.stayed, session->stayed);
+    uint32_t count = session->count + session->past_count;
+    for (uint32_t i = 0; i < count; ++i) {
+        bool known = i < session->count && atomic_load(&session->bound[i]->calls) == 0;
+        for (uint32_t k = 0; k < i && !known; ++k)
+            known = generation_of(session, k) == generation_of(session, i) &&
+                    !(k < session->count && atomic_load(&session->bound[k]->calls) == 0);
+        moves.generations += !known;
+    }
+    return attune_struct_out(out, &moves, sizeof moves, "attune_session_moves", error);
+}
+
 attune_code attune_session_step(attune_session *session, const attune_control *control,
                                 attune_progress *progress, attune_error *error) {
     attune_progress made = {.struct_size = sizeof made};
@@ -325,6 +484,8 @@ attune_code attune_session_step(attune_session *session, const attune_control *c
                            "all steps are done");
     if (code)
         return code;
+    if (session->wish.swap == ATTUNE_SWAP_STEP)
+        follow_swap(session);
     attune_pool *pool = session->model->host->pool;
     attune_error reason = {.code = ATTUNE_OK};
     attune_pool_enter(pool);
@@ -334,6 +495,7 @@ attune_code attune_session_step(attune_session *session, const attune_control *c
     (void)attune_plugin_said(code, session->model->generation->id, "session_step", &reason, error);
     session->failed = code != ATTUNE_OK;
     session->done = !code && made.done;
+    ++session->units;
     return code || !progress ? code
                              : attune_struct_out(progress, &made, sizeof made, "attune_progress", error);
 }
@@ -374,13 +536,11 @@ attune_code attune_session_image(attune_session *session, uint32_t index, attune
 
 attune_code attune_session_attention(attune_session *session, uint32_t i, attune_attention_record *out,
                                      attune_error *error) {
-    if (!session || i >= session->count)
+    uint32_t count = session ? session->count + session->past_count : 0;
+    if (i >= count)
         return attune_fail(error, session ? ATTUNE_OUT_OF_RANGE : ATTUNE_INVALID_ARGUMENT, ATTUNE_DOMAIN,
-                           "attune_session_attention", "record %u of %u", i, session ? session->count : 0);
-    bound *one = session->bound[session->by_flops[i]];
-    attune_attention_record record = {.struct_size = sizeof record,
-                                      .calls = atomic_load_explicit(&one->calls, memory_order_relaxed),
-                                      .problem = one->binding->problem,
-                                      .choice = one->binding->choice};
+                           "attune_session_attention", "record %u of %u", i, count);
+    attune_attention_record record =
+        i < session->count ? record_of(session->bound[session->by_flops[i]]) : session->past[count - 1 - i];
     return attune_struct_out(out, &record, sizeof record, "attune_attention_record", error);
 }

@@ -1,7 +1,7 @@
 /*
- * kernels/arithmetic.h: the constants of arithmetic id `attune-f32-1` (docs/arithmetic.md) and its
- * floating-point environment. Every kernel, on every device, takes its numbers from here; a change of one is
- * a new arithmetic id.
+ * kernels/arithmetic.h: the constants of arithmetic id `attune-f32-1` and its two relatives
+ * (docs/arithmetic.md) and their floating-point environment. Every kernel, on every device, takes its numbers
+ * from here; a change of one is a new arithmetic id.
  */
 #ifndef ATTUNE_KERNELS_ARITHMETIC_H
 #define ATTUNE_KERNELS_ARITHMETIC_H
@@ -9,7 +9,9 @@
 #include <float.h>
 #include <stdint.h>
 
-#define ATTUNE_ARITHMETIC_F32 "attune-f32-1"
+#define ATTUNE_ARITHMETIC_F32         "attune-f32-1"
+#define ATTUNE_ARITHMETIC_F32_FULL    "attune-f32-full-1"
+#define ATTUNE_ARITHMETIC_F32_CHUNKED "attune-f32-chunked-1"
 
 _Static_assert(FLT_EVAL_METHOD == 0, "float expressions must be evaluated in float");
 
@@ -26,6 +28,29 @@ _Static_assert(FLT_EVAL_METHOD == 0, "float expressions must be evaluated in flo
 
 #define ATTUNE_LOG2E_F64 0x1.71547652b82fep+0
 #define ATTUNE_LOG2E_F32 0x1.715476p+0f
+
+#define ATTUNE_LOG2E_LOW 0x1.4ae0cp-26f /* of log2 e, what ATTUNE_LOG2E_F32 leaves */
+#define ATTUNE_EXP_MIN   (-125.0f)      /* exp is +0 where z log2 e lies below */
+
+/* Q(a) = (1 - erf(a / sqrt 2)) / 2 for a >= 0 as e^(-a^2 / 2) u (q0 + u (q1 + ...)), u = 1 / (1 + 3a/8):
+ * minimax for the relative error, 1.2e-8 over a in [0, 13.3]; coefficients rounded one after another, the
+ * rest refitted each time. */
+#define ATTUNE_TAIL_SLOPE 0.375f
+#define ATTUNE_TAIL_Q0    0x1.325ceep-3f
+#define ATTUNE_TAIL_Q1    0x1.330a1ep-3f
+#define ATTUNE_TAIL_Q2    0x1.ffc346p-4f
+#define ATTUNE_TAIL_Q3    0x1.c1d9f4p-4f
+#define ATTUNE_TAIL_Q4    (-0x1.f78a62p-5f)
+#define ATTUNE_TAIL_Q5    0x1.ceef7ap-3f
+#define ATTUNE_TAIL_Q6    (-0x1.bfc0ap-2f)
+#define ATTUNE_TAIL_Q7    0x1.6bbd96p-2f
+#define ATTUNE_TAIL_Q8    (-0x1.1bd388p-3f)
+#define ATTUNE_TAIL_Q9    0x1.64b886p-6f
+
+#define ATTUNE_QUICK_GELU 1.702f
+
+#define ATTUNE_NORM_BLOCK 64 /* pixels per block of group norm's sums, and blocks per block of blocks */
+#define ATTUNE_NORM_LANES 16 /* partial sums of a row in layer norm */
 
 #define ATTUNE_ATTENTION_KEY_BLOCK 128
 #define ATTUNE_ATTENTION_MAX_START (-0x1p100f) /* the running maximum before any key */

@@ -1,9 +1,9 @@
 /*
- * kernels/attention.h: softmax(scale q kT + mask) v in float32 after arithmetic id `attune-f32-1`, as one
- * args struct, one function-pointer type and a table that dispatch fills. All kernels give the same bits:
- * those of attune_attention_f32_reference.
+ * kernels/attention.h: softmax(scale q kT + mask) v in float32, as one args struct, one function-pointer type
+ * and a table of algorithms that dispatch fills. Each algorithm has an arithmetic id, and all of one id give
+ * the same bits: those of that id's reference.
  *
- * Work is cut into tasks that never share an output, by the problem alone: the thread count is not an input.
+ * Work is cut into tasks that never share an output, by the args alone: the thread count is not an input.
  */
 #ifndef ATTUNE_KERNELS_ATTENTION_H
 #define ATTUNE_KERNELS_ATTENTION_H
@@ -26,29 +26,52 @@ typedef struct attune_attention_f32 {
     int32_t storage;
     int32_t causal; /* not 0: query i sees keys j <= i + (n_k - n_q) */
     float scale;    /* 0 = 1 / sqrt(d_qk) */
+    /* Queries taken together by ATTUNE_ATTENTION_SLICES and ATTUNE_ATTENTION_CHUNKS, keys by the latter; >= 1
+     * there, 0 elsewhere. Only chunk_k is part of the arithmetic. */
+    int64_t chunk_q, chunk_k;
+    void *matrix; /* what all tasks share: the kernel's `shared` bytes, aligned to 64, or NULL */
+    int32_t pass; /* of the kernel's passes, the one that runs */
 } attune_attention_f32;
 
-/* A kernel. The pointers of the args may be NULL in tasks and workspace. */
+/* The algorithms, each a kernel of its own per ISA; docs/arithmetic.md has their rules. */
+enum {
+    ATTUNE_ATTENTION_PANELS,     /* attune-f32-1: panels of queries, one pass over the keys */
+    ATTUNE_ATTENTION_ROW_BLOCKS, /* attune-f32-1: one block of queries at a time, the least workspace */
+    ATTUNE_ATTENTION_SLICES,     /* attune-f32-full-1: all scores of a slice of queries at once */
+    ATTUNE_ATTENTION_MATRIX,     /* attune-f32-full-1: the scores of the whole problem at once */
+    ATTUNE_ATTENTION_CHUNKS,     /* attune-f32-chunked-1: chunks of queries by chunks of keys */
+    ATTUNE_ATTENTION_ALGORITHMS
+};
+
+/* A kernel. The pointers of the args may be NULL in tasks, shared and workspace. */
 typedef struct attune_attention_f32_kernel {
     const char *isa; /* "generic", "avx2", "avx512", "neon" */
+    /* All tasks of a pass end before the next one begins. */
+    int32_t passes;
     /* [any] How many tasks a problem is cut into, >= 1. */
     uint64_t (*tasks)(const attune_attention_f32 *args);
     /* [any] Bytes of workspace, aligned to 64, that each concurrent run needs; a multiple of 64; UINT64_MAX =
      * overflow. */
     uint64_t (*workspace)(const attune_attention_f32 *args);
+    /* [any] Bytes that all runs share, as args->matrix; otherwise likewise. */
+    uint64_t (*shared)(const attune_attention_f32 *args);
     /* [any] Task `task` < tasks(args). Sets and restores the floating-point environment. */
     void (*run)(const attune_attention_f32 *args, uint64_t task, void *workspace);
 } attune_attention_f32_kernel;
 
-extern const attune_attention_f32_kernel attune_attention_f32_generic;
-extern const attune_attention_f32_kernel attune_attention_f32_avx2;
-extern const attune_attention_f32_kernel attune_attention_f32_avx512;
-extern const attune_attention_f32_kernel attune_attention_f32_neon; /* each on its own architecture */
+extern const attune_attention_f32_kernel attune_attention_f32_generic[ATTUNE_ATTENTION_ALGORITHMS];
+extern const attune_attention_f32_kernel attune_attention_f32_avx2[ATTUNE_ATTENTION_ALGORITHMS];
+extern const attune_attention_f32_kernel attune_attention_f32_avx512[ATTUNE_ATTENTION_ALGORITHMS];
+extern const attune_attention_f32_kernel
+    attune_attention_f32_neon[ATTUNE_ATTENTION_ALGORITHMS]; /* each on its own architecture */
 
 /* ---- the reference (kernels/reference): any channel stride, no workspace, one thread ---- */
 
-/* [any] Everything. Sets and restores the floating-point environment. */
+/* [any] Everything, in arithmetic id attune-f32-1, attune-f32-full-1 and (by chunk_k) attune-f32-chunked-1.
+ * Sets and restores the floating-point environment. */
 void attune_attention_f32_reference(const attune_attention_f32 *args);
+void attune_attention_f32_full_reference(const attune_attention_f32 *args);
+void attune_attention_f32_chunked_reference(const attune_attention_f32 *args);
 /* [any] 2^t for t <= 0 as docs/arithmetic.md defines it; in the caller's floating-point environment. */
 float attune_exp2_f32_reference(float t);
 /* [any] c: what queries are multiplied by, so that the softmax is taken to base 2. */

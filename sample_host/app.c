@@ -162,10 +162,11 @@ uint32_t app_backends(struct app *app, char names[][32], uint32_t most) {
     return count;
 }
 
-static void check_sub_quad(struct app *app) {
+static void check_sub_quad(const command *which, struct app *app) {
     int given = app->sub_quad.q_chunk_size >= 0 || app->sub_quad.kv_chunk_size >= 0 ||
                 app->sub_quad.chunk_threshold >= 0;
-    if (given && strcmp(app->backend, "sub-quadratic") != 0)
+    int meant = strcmp(app->backend, "sub-quadratic") == 0 || (which->compares && !app->wish.attention);
+    if (given && !meant)
         app_warn(app,
                  "the --sub-quad-* sizes have no effect: no sub-quadratic backend is asked for and loaded");
 }
@@ -185,7 +186,7 @@ static attune_code check_refused(struct app *app, const char *manifest) {
     return code;
 }
 
-static attune_code open_host(struct app *app) {
+static attune_code open_host(const command *which, struct app *app) {
     find_folders(app);
     attune_options options = {.struct_size = sizeof options,
                               .threads = (uint32_t)app->threads,
@@ -209,7 +210,7 @@ static attune_code open_host(struct app *app) {
         app->wish.attention = app->asked;
     }
     if (code == ATTUNE_OK)
-        check_sub_quad(app);
+        check_sub_quad(which, app);
     return code;
 }
 
@@ -317,7 +318,7 @@ int app_run(const command *which, int argc, const char **argv) {
             ++count;
         code = which->prepare ? which->prepare(app) : ATTUNE_OK;
         if (code == ATTUNE_OK)
-            code = open_host(app);
+            code = open_host(which, app);
         if (code == ATTUNE_OK)
             code = which->run(app, count, (const char **)app->words);
     }

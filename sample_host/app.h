@@ -45,13 +45,14 @@ typedef struct command {
     const char *arguments; /* "\"PROMPT\"" */
     const char *summary;
     const struct poptOption *table;
-    int draws; /* makes pictures: COMMANDLINE_ARGS counts */
+    int draws;    /* makes pictures: COMMANDLINE_ARGS counts */
+    int compares; /* runs every backend where none is asked for */
     attune_code (*prepare)(struct app *app);
     attune_code (*run)(struct app *app, int argc, const char **argv);
 } command;
 
-extern const command txt2img_command, plugins_command, attention_command, bench_attention_command,
-    bench_image_command, study_determinism_command;
+extern const command txt2img_command, session_command, plugins_command, attention_command,
+    bench_attention_command, bench_image_command, study_determinism_command;
 
 /* Parse argv for `which`, open the host, run, report, free. Returns the process's exit status. */
 int app_run(const command *which, int argc, const char **argv);
@@ -80,6 +81,9 @@ attune_code app_find_backend(struct app *app, const char *asked, char found[32],
 
 /* The names of the attention backends that are loaded, each once, at most `most`; how many. */
 uint32_t app_backends(struct app *app, char names[][32], uint32_t most);
+
+/* What is loaded, as the "plugins" of docs/cli.md (new reference); printed too unless --json. */
+json_t *plugins_list(struct app *app);
 
 /* The code of a failed choice: sets the exit status 3 where no backend can serve, 2 where the request itself
  * is wrong. */

@@ -12,9 +12,9 @@
 static struct { char *q, *k, *v, *mask, *output, *scale; } options;
 
 static const struct poptOption table[] = {
-    {"q", 0, POPT_ARG_STRING, &options.q, 0, "queries (B, H, N, D), float32", "Q.npy"},
-    {"k", 0, POPT_ARG_STRING, &options.k, 0, "keys (B, H, M, D), float32", "K.npy"},
-    {"v", 0, POPT_ARG_STRING, &options.v, 0, "values (B, H, M, E), float32", "V.npy"},
+    {"q", 0, POPT_ARG_STRING, &options.q, 0, "queries (B, H, N, D), float32 or float16", "Q.npy"},
+    {"k", 0, POPT_ARG_STRING, &options.k, 0, "keys (B, H, M, D), of the same type", "K.npy"},
+    {"v", 0, POPT_ARG_STRING, &options.v, 0, "values (B, H, M, E), of the same type", "V.npy"},
     {"mask", 0, POPT_ARG_STRING, &options.mask, 0,
      "mask, bool (true takes part) or float32 (added), broadcast to (B, H, N, M)", "M.npy"},
     {"scale", 0, POPT_ARG_STRING, &options.scale, 0, "factor of q·k [default 1/sqrt(D)]", "S"},
@@ -32,9 +32,9 @@ static attune_code read_array(struct app *app, const char *path, const attune_de
         return code;
     array->tensor.device = *cpu;
     int type_fits = attune_dtype_equal(array->tensor.dtype, ATTUNE_F32) ||
-                    (is_mask && attune_dtype_equal(array->tensor.dtype, ATTUNE_BOOL));
+                    attune_dtype_equal(array->tensor.dtype, is_mask ? ATTUNE_BOOL : ATTUNE_F16);
     if (!type_fits)
-        return app_usage(app, "%s must be float32%s", path, is_mask ? " or bool" : "");
+        return app_usage(app, "%s must be float32 or %s", path, is_mask ? "bool" : "float16");
     if (is_mask ? array->tensor.ndim > 4 : array->tensor.ndim != 4)
         return app_usage(app, "%s has %d axes, expected %s", path, array->tensor.ndim,
                          is_mask ? "at most 4" : "4: (batch, heads, tokens, channels)");
@@ -53,7 +53,7 @@ static attune_code read_arrays(struct app *app, const attune_device_id *cpu, arr
         return code;
     int64_t shape[4] = {a->q.tensor.shape[0], a->q.tensor.shape[1], a->q.tensor.shape[2],
                         a->v.tensor.shape[3]};
-    a->out.tensor = attune_tensor_view(NULL, ATTUNE_F32, *cpu, 4, shape);
+    a->out.tensor = attune_tensor_view(NULL, a->q.tensor.dtype, *cpu, 4, shape);
     if (a->out.tensor.ndim < 0)
         return app_usage(app, "the result would be too large");
     a->out.memory = aligned_alloc(64, (a->out.tensor.bytes + 64) / 64 * 64);
@@ -166,6 +166,6 @@ static attune_code run(struct app *app, int argc, const char **argv) {
 
 const command attention_command = {.name = "attention",
                                    .arguments = "--q Q.npy --k K.npy --v V.npy -o OUT.npy",
-                                   .summary = "One attention on .npy files, (B, H, N, D), float32",
+                                   .summary = "One attention on .npy files, (B, H, N, D), float32 or float16",
                                    .table = table,
                                    .run = run};

@@ -241,4 +241,5 @@ const command bench_attention_command = {.name = "bench attention",
                                          .arguments = "[--shape B,H,Nq,Nk,D]...",
                                          .summary = "Time, GFLOP/s and workspace of each attention backend",
                                          .table = table,
+                                         .compares = 1,
                                          .run = run};

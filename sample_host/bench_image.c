@@ -232,4 +232,5 @@ const command bench_image_command = {.name = "bench image",
                                      .summary =
                                          "Seconds and peak memory of 4 pictures for each attention backend",
                                      .table = table,
+                                     .compares = 1,
                                      .run = run};

@@ -6,9 +6,9 @@
 #include <fcntl.h>
 #include <unistd.h>
 
-static const command *const commands[] = {&txt2img_command,     &plugins_command,
-                                          &attention_command,   &bench_attention_command,
-                                          &bench_image_command, &study_determinism_command};
+static const command *const commands[] = {
+    &txt2img_command,         &session_command,     &plugins_command,          &attention_command,
+    &bench_attention_command, &bench_image_command, &study_determinism_command};
 #define COMMANDS (sizeof commands / sizeof commands[0])
 
 static void print_help(FILE *stream) {

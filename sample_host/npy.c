@@ -12,7 +12,8 @@ static const struct {
 } npy_types[] = {
     {"|b1", {ATTUNE_TYPE_BOOL, 8, 1}},   {"|u1", {ATTUNE_TYPE_UINT, 8, 1}},
     {"<i4", {ATTUNE_TYPE_INT, 32, 1}},   {"<i8", {ATTUNE_TYPE_INT, 64, 1}},
-    {"<f4", {ATTUNE_TYPE_FLOAT, 32, 1}}, {"<f8", {ATTUNE_TYPE_FLOAT, 64, 1}},
+    {"<f2", {ATTUNE_TYPE_FLOAT, 16, 1}}, {"<f4", {ATTUNE_TYPE_FLOAT, 32, 1}},
+    {"<f8", {ATTUNE_TYPE_FLOAT, 64, 1}},
 };
 
 static attune_code corrupt(attune_error *error, const char *path, const char *what) {
@@ -82,9 +83,10 @@ static attune_code parse_header(const char *header, const char *path, attune_ten
            (descr[0] != '\'' || strncmp(descr + 1, npy_types[type].descr, 3) != 0 || descr[4] != '\''))
         ++type;
     if (type == types)
-        return attune_fail(error, ATTUNE_UNIMPLEMENTED, "npy", path,
-                           "%s has element type %.12s (bool, uint8, int32, int64, float32, float64 are read)",
-                           path, descr);
+        return attune_fail(
+            error, ATTUNE_UNIMPLEMENTED, "npy", path,
+            "%s has element type %.12s (bool, uint8, int32, int64, float16, float32, float64 are read)", path,
+            descr);
     out->dtype = npy_types[type].dtype;
     return parse_shape(shape, path, out, error);
 }

@@ -13,7 +13,7 @@ typedef struct npy_array {
     void *memory;         /* owned */
 } npy_array;
 
-/* Read a file of bool, uint8, int32, int64, float32 or float64. The caller calls npy_free.
+/* Read a file of bool, uint8, int32, int64, float16, float32 or float64. The caller calls npy_free.
  * Errors: NOT_FOUND or PERMISSION_DENIED (cannot open), DATA_LOSS (not .npy, truncated, longer than its shape
  * says), UNIMPLEMENTED (Fortran order, other types, more than 6 axes), RESOURCE_EXHAUSTED. */
 attune_code npy_read(const char *path, npy_array *out, attune_error *error);

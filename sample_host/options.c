@@ -19,7 +19,8 @@ static struct poptOption webui_table[] = {
     {"sub-quad-kv-chunk-size", 0, POPT_ARG_INT, &the_app.sub_quad.kv_chunk_size, 0,
      "sub-quadratic: keys of a chunk [default 0, their number's square root]", "N"},
     {"sub-quad-chunk-threshold", 0, POPT_ARG_INT, &the_app.sub_quad.chunk_threshold, 0,
-     "sub-quadratic: no chunks below this share of the free memory [default 70 per cent]", "PERCENT"},
+     "sub-quadratic: one chunk of keys where all scores fit into this share of the memory [default 0, never]",
+     "PERCENT"},
     POPT_TABLEEND};
 
 static const struct poptOption global_table[] = {
@@ -243,6 +244,11 @@ static void parse_attention(struct app *app) {
                      webui_flags[i].flag, flag->attention);
 }
 
+/* -1 stands for an option that was not given, 0 for a default. */
+static uint32_t given_size(int option) {
+    return option > 0 ? (uint32_t)option : 0;
+}
+
 static attune_code parse_wish(struct app *app) {
     app->wish.struct_size = sizeof app->wish;
     app->wish.vendor = app->vendor;
@@ -252,6 +258,9 @@ static attune_code parse_wish(struct app *app) {
     if (app->sub_quad.chunk_threshold > 100)
         return app_usage(app, "--sub-quad-chunk-threshold %d is more than 100 per cent",
                          app->sub_quad.chunk_threshold);
+    app->wish.chunks = (attune_chunks){.q = given_size(app->sub_quad.q_chunk_size),
+                                       .kv = given_size(app->sub_quad.kv_chunk_size),
+                                       .threshold = given_size(app->sub_quad.chunk_threshold)};
     if (app->device && !is_device_name(app->device))
         return app_usage(app, "--device %s is no device name; names are cpu, cuda:0, opencl:0, …",
                          app->device);

@@ -1,9 +1,15 @@
 /* plugins.c: `sample_host plugins`, what is loaded. */
 #include "app.h"
+#include "interrupt.h"
 
 #include <strings.h>
 
-static const struct poptOption options[] = {POPT_TABLEEND};
+static int watching;
+
+static const struct poptOption options[] = {
+    {"watch", 0, POPT_ARG_NONE, &watching, 0,
+     "swap what changes in the plugin folders, and show generations as they change", NULL},
+    POPT_TABLEEND};
 
 static void size_text(uint64_t bytes, char *text, size_t size) {
     (void)snprintf(text, size, "%.1f GiB", (double)bytes / (double)(1u << 30));
@@ -96,9 +102,7 @@ static json_t *list_devices(const struct app *app, const attune_snapshot *snapsh
     return list;
 }
 
-static attune_code run(struct app *app, int argc, const char **argv) {
-    if (argc)
-        return app_usage(app, "unexpected argument \"%s\"", argv[0]);
+json_t *plugins_list(struct app *app) {
     attune_snapshot *snapshot = attune_snapshot_acquire(app->host);
     json_t *list = json_array();
     for (uint32_t i = 0; i < attune_snapshot_count(snapshot); ++i) {
@@ -117,6 +121,49 @@ static attune_code run(struct app *app, int argc, const char **argv) {
         json_array_append_new(list, entry);
     }
     attune_snapshot_release(snapshot);
+    return list;
+}
+
+/* The generations as lines, whenever they have changed, until an interrupt. */
+static attune_code watch_generations(struct app *app) {
+    attune_watch *watch;
+    char before[8192] = "", now[8192];
+    const attune_control *interrupt = interrupt_control();
+    attune_code code = attune_watch_open(app->host, &watch, &app->error);
+    while (!code && !interrupt->cancelled(interrupt->context)) {
+        attune_generation_info info = {.struct_size = sizeof info};
+        size_t used = 0;
+        *now = 0;
+        for (uint32_t i = 0; attune_generation_at(app->host, i, &info, NULL) == ATTUNE_OK; ++i)
+            if (used < sizeof now - 900)
+                used += (size_t)snprintf(
+                    now + used, sizeof now - used, "generation %llu  %s %s  %s  %u leases  %s%s%s\n",
+                    (unsigned long long)info.plugin.generation, info.plugin.id, info.plugin.version,
+                    info.plugin.state, info.leases, info.plugin.path,
+                    *info.unload_risk ? "  stays mapped: " : "", info.unload_risk);
+        if (strcmp(before, now) != 0) {
+            printf("%s\n", now);
+            (void)fflush(stdout);
+            memcpy(before, now, sizeof before);
+        }
+        attune_error reason = {.code = ATTUNE_OK};
+        attune_code seen = attune_watch_wait(watch, 200, NULL, &reason);
+        if (seen && seen != ATTUNE_DEADLINE_EXCEEDED)
+            app_warn(app, "%s: %s; what was loaded serves on", reason.where, reason.message);
+    }
+    if (!code)
+        attune_watch_close(watch);
+    return code ? code : attune_fail(&app->error, ATTUNE_CANCELLED, "sample_host", "plugins", "interrupted");
+}
+
+static attune_code run(struct app *app, int argc, const char **argv) {
+    if (argc)
+        return app_usage(app, "unexpected argument \"%s\"", argv[0]);
+    if (watching && app->json)
+        return app_usage(app, "--watch writes lines, --json one object: only one of the two");
+    if (watching)
+        return watch_generations(app);
+    json_t *list = plugins_list(app);
     json_object_set_new(app->reply, "plugins", list);
     for (size_t i = 0; i < json_array_size(list); ++i)
         if (json_array_size(json_object_get(json_array_get(list, i), "devices")))

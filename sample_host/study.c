@@ -367,5 +367,6 @@ const command study_determinism_command = {
     .arguments = "[\"PROMPT\"]",
     .summary = "Which pixels change between runs, threads and places in a batch",
     .table = table,
+    .compares = 1,
     .prepare = prepare,
     .run = run};

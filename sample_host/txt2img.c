@@ -7,6 +7,7 @@
 #include "pictures.h"
 #include "progress.h"
 #include "request.h"
+#include "served.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -172,25 +173,6 @@ static void add_calls(job *j, attune_session *session) {
             j->calls[i] += record.calls;
 }
 
-/* Backends that served, most arithmetic first, each once: "sdp (attune-cpu 1.0.0, portable)". */
-static void served_text(const job *j, char *names, char *arithmetic, size_t size) {
-    names[0] = arithmetic[0] = 0;
-    for (uint32_t i = 0; i < j->record_count; ++i) {
-        const attune_choice *c = &j->records[i].choice;
-        char one[160];
-        (void)snprintf(one, sizeof one, "%s (%s %s, %s)", c->backend, c->plugin, c->version,
-                       attune_determinism_name(c->determinism));
-        size_t used = strlen(names), used_id = strlen(arithmetic);
-        if (!strstr(names, one))
-            (void)snprintf(names + used, size - used, "%s%s", used ? "; " : "", one);
-        if (!strstr(arithmetic, c->arithmetic))
-            (void)snprintf(arithmetic + used_id, size - used_id, "%s%s", used_id ? "; " : "", c->arithmetic);
-    }
-    size_t used = strlen(arithmetic);
-    if (!strstr(arithmetic, j->sampler_info.arithmetic))
-        (void)snprintf(arithmetic + used, size - used, "%s%s", used ? "; " : "", j->sampler_info.arithmetic);
-}
-
 /* Image `index` of all batches; with a variation the seed stays. */
 static uint64_t image_seed(const job *j, uint64_t index) {
     return j->subseed_strength > 0 ? j->seed : j->seed + index;
@@ -200,7 +182,7 @@ static char *parameters(job *j, uint64_t index) {
     char names[512], arithmetic[512], plugin[128];
     char model[256];
     model_name(j->model_path, model, sizeof model);
-    served_text(j, names, arithmetic, sizeof names);
+    served_text(j->records, j->record_count, &j->sampler_info, names, arithmetic, sizeof names);
     (void)snprintf(plugin, sizeof plugin, "%s %s", j->sampler_plugin.id, j->sampler_plugin.version);
     model_hash_finish(&j->hash);
     infotext info = {.prompt = j->prompt,

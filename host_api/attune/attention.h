@@ -49,6 +49,18 @@ typedef struct attune_attention_info {
 } attune_attention_info;
 ATTUNE_STATIC_ASSERT(sizeof(attune_attention_info) == 376, "attune_attention_info is part of the ABI");
 
+/* How `sub-quadratic` (Rabe & Staats 2021) cuts a problem; 0 = its default. Other backends look at none of
+ * it. Chunks of keys are part of the arithmetic, those of queries are not. */
+typedef struct attune_chunks {
+    uint32_t q;         /* queries per chunk; 0 = 1024 */
+    uint32_t kv;        /* keys per chunk; 0 = the square root of n_k, rounded down */
+    uint32_t threshold; /* per cent, up to 100: all keys are one chunk where all scores fit into this share
+                           of the budget, or, where that is any, of the device's memory; 0 = never. What is
+                           cut then depends on memory: such an answer keeps `repeatable` at most */
+    uint32_t reserved;
+} attune_chunks;
+ATTUNE_STATIC_ASSERT(sizeof(attune_chunks) == 16, "attune_chunks is part of the ABI");
+
 /* Axis order of every shape and stride here: batch, head, token, channel; a (B, N, H, D) array comes as
  * strides. */
 typedef struct attune_attention_problem {
@@ -74,8 +86,9 @@ typedef struct attune_attention_problem {
     int64_t stride_v[4];
     int64_t stride_out[4];
     int64_t stride_mask[4]; /* over (batch, head, query, key); 0 = broadcast */
+    attune_chunks chunks;
 } attune_attention_problem;
-ATTUNE_STATIC_ASSERT(sizeof(attune_attention_problem) == 280, "attune_attention_problem is part of the ABI");
+ATTUNE_STATIC_ASSERT(sizeof(attune_attention_problem) == 296, "attune_attention_problem is part of the ABI");
 
 typedef struct attune_attention_answer {
     uint32_t struct_size;

@@ -60,7 +60,7 @@ typedef struct attune_plugin_status {
     char version[32];
     char vendor[64];
     char path[512];    /* of the library's file */
-    char state[16];    /* "active", "refused", "retired" */
+    char state[16];    /* "active", "refused"; of attune_generation_at also those below */
     char refused[320]; /* why, or "" */
     uint32_t devices;  /* counts for the calls below */
     uint32_t attention;
@@ -96,7 +96,14 @@ typedef struct attune_wish {
     const char *device;
     uint64_t min_memory;   /* bytes of memory_total that the device must have */
     uint64_t memory_limit; /* bytes; 0 = any */
+    attune_chunks chunks;  /* for sub-quadratic; 0 = its defaults */
+    uint32_t swap;         /* of a session, when a plugin is swapped meanwhile: ATTUNE_SWAP_… */
+    uint32_t reserved;
 } attune_wish;
+
+/* PIN: one generation of each plugin for the whole image. STEP: move to the new ones before the next
+ * session_step, where they keep what the session's plan promised. */
+enum { ATTUNE_SWAP_PIN = 0, ATTUNE_SWAP_STEP = 1 };
 
 #define ATTUNE_MAX_CANDIDATES 32
 
@@ -138,9 +145,9 @@ ATTUNE_EXPORT attune_code attune_attention_problem_init(attune_attention_problem
 
 /* [any] Name asked for → hard filters (device, vendor, memory, dtype, mask, determinism, budget) → cost →
  * priority → name. `choice` (may be NULL) is filled on failure too, with every candidate's reason. `binding`
- * (may be NULL: only ask). The wish's determinism and memory_limit are written over the problem's. Errors:
- * UNAVAILABLE no backend can serve (the message names the nearest reason, the hint who could have); NOT_FOUND
- * a required name that nobody offers. */
+ * (may be NULL: only ask). The wish's determinism, memory_limit and chunks are written over the problem's.
+ * Errors: UNAVAILABLE no backend can serve (the message names the nearest reason, the hint who could have);
+ * NOT_FOUND a required name that nobody offers. */
 ATTUNE_EXPORT attune_code attune_choose(attune *host, const attune_wish *wish,
                                         const attune_attention_problem *problem, attune_choice *choice,
                                         attune_binding **binding, attune_error *error);
@@ -199,17 +206,90 @@ ATTUNE_EXPORT attune_code attune_session_image(attune_session *session, uint32_t
                                                attune_error *error);
 ATTUNE_EXPORT void attune_session_close(attune_session *session);
 
-/* What served each attention problem of a session, the one with the most arithmetic first. */
+/* What served each attention problem of a session, the one with the most arithmetic first; then what served
+ * before the session moved to other generations, the latest first. */
 typedef struct attune_attention_record {
     uint32_t struct_size;
-    uint32_t reserved;
-    uint64_t calls; /* so far */
+    uint32_t first_unit; /* session_step calls done before it served */
+    uint64_t calls;      /* so far */
     attune_attention_problem problem;
     attune_choice choice;
 } attune_attention_record;
 /* [session] Record i. Errors: OUT_OF_RANGE ends the list. */
 ATTUNE_EXPORT attune_code attune_session_attention(attune_session *session, uint32_t i,
                                                    attune_attention_record *out, attune_error *error);
+
+/* How swaps have touched a session. */
+typedef struct attune_session_moves {
+    uint32_t struct_size;
+    uint32_t moves;       /* times that it moved to other generations */
+    uint32_t generations; /* different ones that have served attention: above 1 = "mixed generations" */
+    uint32_t reserved;
+    char stayed[256]; /* why the latest swap was not followed, or "" */
+} attune_session_moves;
+/* [session] */
+ATTUNE_EXPORT attune_code attune_session_moved(attune_session *session, attune_session_moves *out,
+                                               attune_error *error);
+
+/* ---- hot swap ---- */
+
+/* What came of a swap. */
+typedef struct attune_swap_report {
+    uint32_t struct_size;
+    uint32_t swapped;   /* libraries that took another generation's place */
+    uint32_t added;     /* whose id was new */
+    uint32_t unchanged; /* whose bytes serve already */
+    uint32_t refused;
+    uint32_t reserved;
+    uint64_t generation;  /* the last that was published; 0 = none */
+    uint64_t replaced;    /* the one whose place it took; 0 = none */
+    uint64_t nanoseconds; /* from the call to the last publication */
+    char plugin[64];      /* the last that was published, or of the first refusal */
+    char version[32];
+    char stage[16]; /* of the first refusal: "read", "check", "probe", "load", "negotiate", "create",
+                       "tables", "self-test", "publish"; "" = none */
+} attune_swap_report;
+
+/*
+ * [any, not from inside a callback] Bring what a manifest names into service while requests run. Each library
+ * whose bytes differ from those that serve under its id goes through: private copy and its checks → a probe
+ * of its constructors in a child process → dlopen of the copy → negotiation → create → tables → known answers
+ * → publication. From then on requests choose it; the old generation ends with its last lease. Whatever fails
+ * leaves the old one serving, and is the error. Swaps run one after another. Blocks; `report` may be NULL.
+ * Errors: FAILED_PRECONDITION (from inside a callback, or a check), RESOURCE_EXHAUSTED (too many parked
+ * generations, memory), CANCELLED (the host is closing), else those of attune_load.
+ */
+ATTUNE_EXPORT attune_code attune_swap(attune *host, const char *manifest_path, attune_swap_report *report,
+                                      attune_error *error);
+
+/* A generation, in service or not. */
+typedef struct attune_generation_info {
+    uint32_t struct_size;
+    uint32_t leases;
+    attune_plugin_status plugin; /* state: "staged", "active", "refused", "retired" (leases are left), "stuck"
+                                    (quiesce has not come back), "parked" (ended, its code still mapped) */
+    char unload_risk[96];        /* why its code stays mapped, where a scan found a reason; or "" */
+} attune_generation_info;
+/* [any] Generation i of those that still take memory, the newest first. Errors: OUT_OF_RANGE ends the list.
+ */
+ATTUNE_EXPORT attune_code attune_generation_at(attune *host, uint32_t i, attune_generation_info *out,
+                                               attune_error *error);
+
+typedef struct attune_watch attune_watch; /* of the plugin folders */
+
+/* [any] Watch the folders of what is loaded and those of the search (inotify). The caller closes it, before
+ * the host. Errors: RESOURCE_EXHAUSTED, UNAVAILABLE. */
+ATTUNE_EXPORT attune_code attune_watch_open(attune *host, attune_watch **out, attune_error *error);
+/*
+ * [one thread at a time] Wait at most `milliseconds` for a change in the folders and do what attune_swap does
+ * with each manifest that changed, once the hashes in it match: what is still being copied is waited for.
+ * Changes are taken together until 50 ms pass without one, but no longer than 500 ms. Returns OK and a report
+ * when something came of it; DEADLINE_EXCEEDED when nothing did; else why the old generations serve on (each
+ * reason once).
+ */
+ATTUNE_EXPORT attune_code attune_watch_wait(attune_watch *watch, uint32_t milliseconds,
+                                            attune_swap_report *report, attune_error *error);
+ATTUNE_EXPORT void attune_watch_close(attune_watch *watch);
 
 /* ---- memory ---- */
 

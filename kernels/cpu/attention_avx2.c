@@ -1,4 +1,4 @@
-/* kernels/cpu/attention_avx2.c: the attention kernel in AVX2 and FMA: 8 queries per vector, 16 registers. */
+/* kernels/cpu/attention_avx2.c: the attention kernels in AVX2 and FMA: 8 queries per vector, 16 registers. */
 #ifdef __x86_64__
 #include "kernels/cpu/vector_avx2.h"
 
@@ -11,6 +11,5 @@
 
 #include "kernels/cpu/attention_tile.h"
 
-const attune_attention_f32_kernel attune_attention_f32_avx2 = {
-    .isa = "avx2", .tasks = count_tasks, .workspace = workspace_bytes, .run = run_task};
+ATTENTION_KERNELS(avx2);
 #endif

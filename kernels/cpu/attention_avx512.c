@@ -1,4 +1,4 @@
-/* kernels/cpu/attention_avx512.c: the attention kernel in AVX-512 (F, BW, DQ, VL): 16 queries per vector, 32
+/* kernels/cpu/attention_avx512.c: the attention kernels in AVX-512 (F, BW, DQ, VL): 16 queries per vector, 32
  * registers. */
 #ifdef __x86_64__
 #include "kernels/cpu/vector_avx512.h"
@@ -13,6 +13,5 @@
 
 #include "kernels/cpu/attention_tile.h"
 
-const attune_attention_f32_kernel attune_attention_f32_avx512 = {
-    .isa = "avx512", .tasks = count_tasks, .workspace = workspace_bytes, .run = run_task};
+ATTENTION_KERNELS(avx512);
 #endif

@@ -1,4 +1,4 @@
-/* kernels/cpu/attention_generic.c: the attention kernel in the compilers' vectors: 4 queries per vector, for
+/* kernels/cpu/attention_generic.c: the attention kernels in the compilers' vectors: 4 queries per vector, for
  * any processor. */
 #include "kernels/cpu/vector_generic.h"
 
@@ -11,5 +11,4 @@
 
 #include "kernels/cpu/attention_tile.h"
 
-const attune_attention_f32_kernel attune_attention_f32_generic = {
-    .isa = "generic", .tasks = count_tasks, .workspace = workspace_bytes, .run = run_task};
+ATTENTION_KERNELS(generic);

@@ -27,11 +27,11 @@ static void bias_row(const tile *t, int64_t query, int64_t first, int64_t keys, 
         to[j] = -INFINITY;
 }
 
-/* The block's bias in lanes. The scores, not yet computed, hold its rows for a moment. */
+/* The block's bias in lanes. The scratch holds its rows for a moment. */
 static void make_bias(const tile *t, int64_t first, int64_t keys, int64_t lanes) {
     for (int64_t i = 0; i < t->rows; ++i)
-        bias_row(t, t->query + i, first, keys, t->scores + i * KEYS);
-    rows_to_lanes(t->scores, KEYS, t->rows, keys, 1.0f, t->bias, lanes);
+        bias_row(t, t->query + i, first, keys, t->scratch + i * KEYS);
+    rows_to_lanes(t->scratch, KEYS, t->rows, keys, 1.0f, t->bias, lanes);
 }
 
 /* Adds the bias to the scores. A boolean is a float mask of 0 and -inf: adding 0 changes at most the sign of
@@ -60,10 +60,10 @@ static int has_not_finite(const float *from, int64_t stride, int64_t rows, int64
 }
 
 /* value_block where a masked key's value may be infinite or NaN, which times a weight of 0 would not be 0. */
-static void value_block_masked(const tile *t, const block *b, int64_t keys, int64_t lanes) {
+static void value_block_masked(const tile *t, const block *b, int64_t keys, int resume, int64_t lanes) {
     const attune_attention_f32 *a = t->args;
     const vec log2e = v_set1(ATTUNE_LOG2E_F32), never = v_set1(-INFINITY);
-    if (b->first == 0)
+    if (!resume)
         memset(t->sums, 0, (size_t)(a->d_v * lanes) * sizeof(float));
     for (int64_t j = 0; j < keys; ++j)
         for (int64_t lane = 0; lane < lanes; lane += WIDTH) {

@@ -1,4 +1,4 @@
-/* kernels/cpu/attention_neon.c: the attention kernel in AArch64's Advanced SIMD: 4 queries per vector, 32
+/* kernels/cpu/attention_neon.c: the attention kernels in AArch64's Advanced SIMD: 4 queries per vector, 32
  * registers. */
 #ifdef __aarch64__
 #include "kernels/cpu/vector_neon.h"
@@ -13,6 +13,5 @@
 
 #include "kernels/cpu/attention_tile.h"
 
-const attune_attention_f32_kernel attune_attention_f32_neon = {
-    .isa = "neon", .tasks = count_tasks, .workspace = workspace_bytes, .run = run_task};
+ATTENTION_KERNELS(neon);
 #endif

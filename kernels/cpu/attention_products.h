@@ -115,13 +115,13 @@ static void score_block(const tile *t, const block *b, int64_t keys, const int v
     }
 }
 
-static void value_block(const tile *t, const block *b, int64_t keys, const int vectors) {
+static void value_block(const tile *t, const block *b, int64_t keys, int resume, const int vectors) {
     const int64_t d_v = t->args->d_v;
     int group;
     for (int64_t c = 0, tiles; c < d_v; c += tiles * group) {
         tiles = next_tiles(d_v - c, !t->ahead, vectors, &group);
         prefetch_lines(t->ahead, 16);
-        values_shapes[vectors - 1][group - 1](t->scores, b->v + c, b->stride_v, keys, b->first > 0,
+        values_shapes[vectors - 1][group - 1](t->scores, b->v + c, b->stride_v, keys, resume,
                                               t->sums + c * vectors * WIDTH, tiles);
     }
 }

@@ -6,7 +6,11 @@
 
 #ifdef __aarch64__
 static const attune_attention_f32_kernel *const attention_f32[ATTUNE_CPU_ISAS] = {
-    &attune_attention_f32_generic, &attune_attention_f32_neon};
+    attune_attention_f32_generic, attune_attention_f32_neon};
+static const attune_activation_f32_kernel *const activation_f32[ATTUNE_CPU_ISAS] = {
+    &attune_activation_f32_generic, &attune_activation_f32_neon};
+static const attune_norm_f32_kernel *const norm_f32[ATTUNE_CPU_ISAS] = {&attune_norm_f32_generic,
+                                                                        &attune_norm_f32_neon};
 static const attune_matmul_f32_kernel *const matmul_f32[ATTUNE_CPU_ISAS] = {&attune_matmul_f32_generic,
                                                                             &attune_matmul_f32_neon};
 static const attune_convolution_f32_kernel *const convolution_f32[ATTUNE_CPU_ISAS] = {
@@ -18,7 +22,11 @@ attune_cpu_isa attune_cpu_detect(void) {
 }
 #else
 static const attune_attention_f32_kernel *const attention_f32[ATTUNE_CPU_ISAS] = {
-    &attune_attention_f32_generic, &attune_attention_f32_avx2, &attune_attention_f32_avx512};
+    attune_attention_f32_generic, attune_attention_f32_avx2, attune_attention_f32_avx512};
+static const attune_activation_f32_kernel *const activation_f32[ATTUNE_CPU_ISAS] = {
+    &attune_activation_f32_generic, &attune_activation_f32_avx2, &attune_activation_f32_avx512};
+static const attune_norm_f32_kernel *const norm_f32[ATTUNE_CPU_ISAS] = {
+    &attune_norm_f32_generic, &attune_norm_f32_avx2, &attune_norm_f32_avx512};
 static const attune_matmul_f32_kernel *const matmul_f32[ATTUNE_CPU_ISAS] = {
     &attune_matmul_f32_generic, &attune_matmul_f32_avx2, &attune_matmul_f32_avx512};
 static const attune_convolution_f32_kernel *const convolution_f32[ATTUNE_CPU_ISAS] = {
@@ -52,6 +60,8 @@ void attune_cpu_dispatch(attune_cpu_isa isa, attune_cpu_kernels *kernels) {
     memset(kernels, 0, sizeof *kernels);
     kernels->isa = isa;
     kernels->attention_f32 = attention_f32[isa];
+    kernels->activation_f32 = activation_f32[isa];
+    kernels->norm_f32 = norm_f32[isa];
     kernels->matmul_f32 = matmul_f32[isa];
     kernels->convolution_f32 = convolution_f32[isa];
 }

@@ -4,9 +4,11 @@
 #ifndef ATTUNE_KERNELS_CPU_DISPATCH_H
 #define ATTUNE_KERNELS_CPU_DISPATCH_H
 
+#include "kernels/activation.h"
 #include "kernels/attention.h"
 #include "kernels/convolution.h"
 #include "kernels/matmul.h"
+#include "kernels/norm.h"
 
 /* Weakest first: each includes what the ones before it need. */
 typedef enum attune_cpu_isa {
@@ -28,7 +30,9 @@ typedef enum attune_cpu_isa {
 
 typedef struct attune_cpu_kernels {
     attune_cpu_isa isa;
-    const attune_attention_f32_kernel *attention_f32;
+    const attune_attention_f32_kernel *attention_f32; /* a table by ATTUNE_ATTENTION_… */
+    const attune_activation_f32_kernel *activation_f32;
+    const attune_norm_f32_kernel *norm_f32;
     const attune_matmul_f32_kernel *matmul_f32;
     const attune_convolution_f32_kernel *convolution_f32;
 } attune_cpu_kernels;

@@ -16,6 +16,7 @@
 
 typedef float vec __attribute__((vector_size(16)));
 typedef int32_t vec_bits __attribute__((vector_size(16)));
+typedef uint32_t vec_whole __attribute__((vector_size(16))); /* sums that wrap */
 
 static inline vec v_zero(void) {
     return (vec){0};
@@ -156,7 +157,7 @@ typedef vec power;
 
 static inline vec v_exp2_split(vec t, power *n) {
     const vec magic = v_set1(0x1.8p23f), sum = t + magic;
-    *n = (vec)(((vec_bits)sum << 23) + (127 << 23));
+    *n = (vec)(((vec_whole)sum << 23) + (127u << 23));
     return t - (sum - magic);
 }
 static inline vec v_exp2_scale(vec p, power n) {

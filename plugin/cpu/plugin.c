@@ -1,5 +1,6 @@
 /* plugin/cpu/plugin.c: entry and life of the plugin attune-cpu: attention and the device `cpu`. */
 #include "plugin/cpu/plugin.h"
+#include "plugin/cpu/memory.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -57,6 +58,9 @@ static attune_code create(const attune_host *host, void **instance, attune_error
     }
     attune_cpu_dispatch(isa, &cpu.kernels);
     cpu_identify(&cpu, "");
+    cpu_memory has;
+    if (cpu_memory_read("", &has))
+        cpu.memory_total = has.total;
     cpu_instance *made = cpu.memory->alloc(cpu.memory->context, sizeof cpu, "instance");
     if (!made)
         return attune_fail(error, ATTUNE_RESOURCE_EXHAUSTED, CPU_PLUGIN_ID, "create",

@@ -18,6 +18,7 @@ typedef struct cpu_instance {
     const attune_clock_service *clock;
     attune_cpu_kernels kernels;
     attune_device_id device;
+    uint64_t memory_total; /* bytes that this process may use; 0 = unknown */
     char vendor[32];
     char label[64];
 } cpu_instance;

@@ -301,6 +301,18 @@ START_TEST(test_choose_bad_problem) {
     assert_fails(attune_choose(host, NULL, &problem, &choice, NULL, &error), error, ATTUNE_INVALID_ARGUMENT,
                  "reserved");
     ask(40);
+    problem.chunks.threshold = 101;
+    assert_fails(attune_choose(host, NULL, &problem, &choice, NULL, &error), error, ATTUNE_INVALID_ARGUMENT,
+                 "101 per cent");
+    ask(40);
+    problem.chunks.reserved = 1;
+    assert_fails(attune_choose(host, NULL, &problem, &choice, NULL, &error), error, ATTUNE_INVALID_ARGUMENT,
+                 "reserved field of the chunks");
+    ask(40);
+    wish.chunks.threshold = 102;
+    assert_fails(attune_choose(host, &wish, &problem, &choice, NULL, &error), error, ATTUNE_INVALID_ARGUMENT,
+                 "102 per cent");
+    wish.chunks.threshold = 0;
     problem.struct_size = 8;
     assert_fails(attune_choose(host, NULL, &problem, &choice, NULL, &error), error, ATTUNE_INVALID_ARGUMENT,
                  "struct_size");

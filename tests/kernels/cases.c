@@ -7,6 +7,7 @@
 #include <check.h>
 #include <float.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -223,6 +224,7 @@ attention_arrays arrays_make(const attention_case *c) {
     p->batch = c->batch, p->heads_q = c->heads_q, p->heads_kv = c->heads_kv;
     p->n_q = c->n_q, p->n_k = c->n_k, p->d_qk = c->d_qk, p->d_v = c->d_v;
     p->mask_kind = c->mask_kind, p->causal = c->causal, p->scale = c->scale;
+    p->chunk_q = c->chunk_q ? c->chunk_q : 64, p->chunk_k = c->chunk_k ? c->chunk_k : 24;
     const size_t counts[3] = {lay_out(c->layout, c->batch, c->heads_q, c->n_q, c->d_qk, p->stride_q),
                               lay_out(c->layout, c->batch, c->heads_kv, c->n_k, c->d_qk, p->stride_k),
                               lay_out(c->layout, c->batch, c->heads_kv, c->n_k, c->d_v, p->stride_v)};
@@ -264,20 +266,34 @@ void arrays_free(attention_arrays *a) {
     free(a->want);
 }
 
-void run_kernel(const attune_attention_f32_kernel *kernel, const attune_attention_f32 *args) {
-    const uint64_t bytes = kernel->workspace(args), tasks = kernel->tasks(args);
+/* Memory full of NaN between guard bytes: what a kernel does not write it must not read. */
+static unsigned char *guarded(uint64_t bytes) {
     ck_assert_uint_eq(bytes % 64, 0);
-    ck_assert_uint_ge(tasks, 1);
     unsigned char *memory = aligned_alloc(64, bytes + 2 * GUARD);
     ck_assert_ptr_nonnull(memory);
-    memset(memory, 0xff,
-           bytes + 2 * GUARD); /* NaN everywhere: what a kernel does not write it must not read */
-    for (uint64_t task = tasks; task-- > 0;)
-        kernel->run(args, task, memory + GUARD);
+    memset(memory, 0xff, bytes + 2 * GUARD);
+    return memory;
+}
+
+static void check_guards(unsigned char *memory, uint64_t bytes, const char *isa) {
     for (int i = 0; i < GUARD; ++i)
         if (memory[i] != 0xff || memory[GUARD + bytes + (uint64_t)i] != 0xff)
-            ck_abort_msg("%s writes outside of its workspace", kernel->isa);
+            ck_abort_msg("%s writes outside of its workspace", isa);
     free(memory);
+}
+
+void run_kernel(const attune_attention_f32_kernel *kernel, const attune_attention_f32 *args) {
+    attune_attention_f32 a = *args;
+    const uint64_t bytes = kernel->workspace(args), shared = kernel->shared(args),
+                   tasks = kernel->tasks(args);
+    ck_assert_uint_ge(tasks, 1);
+    unsigned char *memory = guarded(bytes), *matrix = guarded(shared);
+    a.matrix = shared ? matrix + GUARD : NULL;
+    for (a.pass = 0; a.pass < kernel->passes; ++a.pass)
+        for (uint64_t task = tasks; task-- > 0;)
+            kernel->run(&a, task, memory + GUARD);
+    check_guards(memory, bytes, kernel->isa);
+    check_guards(matrix, shared, kernel->isa);
 }
 
 const attune_attention_f32_kernel *kernel_at(int isa) {
@@ -291,10 +307,11 @@ const attune_attention_f32_kernel *kernel_at(int isa) {
 static void report(const attention_case *c, const char *name, size_t place) {
     ck_abort_msg(
         "%s differs at element %ld of out (B %ld Hq %ld Hkv %ld Nq %ld Nk %ld D %ld Dv %ld layout %d "
-        "mask %d axes %x causal %d scale %g amplitude %g sow %x storage %d shift %d seed %lu)",
+        "mask %d axes %x causal %d scale %g amplitude %g sow %x storage %d shift %d chunks %ld %ld seed %lu)",
         name, (long)place - MARGIN, (long)c->batch, (long)c->heads_q, (long)c->heads_kv, (long)c->n_q,
         (long)c->n_k, (long)c->d_qk, (long)c->d_v, c->layout, c->mask_kind, c->mask_axes, c->causal,
-        (double)c->scale, (double)c->amplitude, c->sow, c->storage, c->shift, (unsigned long)c->seed);
+        (double)c->scale, (double)c->amplitude, c->sow, c->storage, c->shift, (long)c->chunk_q,
+        (long)c->chunk_k, (unsigned long)c->seed);
 }
 
 /* The whole output as it is stored. */
@@ -303,7 +320,14 @@ static const char *stored_out(const attention_arrays *a, size_t *element) {
     return a->halves[3] ? (const char *)a->halves[3] : (const char *)a->out_base;
 }
 
-void arrays_expect(attention_arrays *a, void (*reference)(const attune_attention_f32 *)) {
+attention_reference *reference_of(int algorithm) {
+    static attention_reference *const references[ATTUNE_ATTENTION_ALGORITHMS] = {
+        attune_attention_f32_reference, attune_attention_f32_reference, attune_attention_f32_full_reference,
+        attune_attention_f32_full_reference, attune_attention_f32_chunked_reference};
+    return references[algorithm];
+}
+
+void arrays_expect(attention_arrays *a, attention_reference *reference) {
     size_t element;
     arrays_reset_out(a);
     reference(&a->args);
@@ -316,17 +340,21 @@ void arrays_expect(attention_arrays *a, void (*reference)(const attune_attention
     memcpy(a->want, out, out_count(a) * element);
 }
 
-void arrays_compare(attention_arrays *a, const attention_case *c, attention_runner *run, void *context,
-                    const char *name) {
+void arrays_check(const attention_arrays *a, const attention_case *c, const char *name) {
     size_t element, place = 0;
-    arrays_reset_out(a);
-    run(&a->stored, context);
     const char *const out = stored_out(a, &element), *const want = a->want;
     if (memcmp(want, out, out_count(a) * element) == 0)
         return;
     while (memcmp(want + place * element, out + place * element, element) == 0)
         ++place;
     report(c, name, place);
+}
+
+void arrays_compare(attention_arrays *a, const attention_case *c, attention_runner *run, void *context,
+                    const char *name) {
+    arrays_reset_out(a);
+    run(&a->stored, context);
+    arrays_check(a, c, name);
 }
 
 void run_whole(const attune_attention_f32 *args, void *kernel) {
@@ -349,11 +377,18 @@ void run_split(const attune_attention_f32 *args, void *kernel) {
     }
 }
 
-void compare_case(const attention_case *c) {
+void compare_algorithm(const attention_case *c, int algorithm) {
     attention_arrays a = arrays_make(c);
-    arrays_expect(&a, attune_attention_f32_reference);
+    arrays_expect(&a, reference_of(algorithm));
     const attune_attention_f32_kernel *kernel;
-    for (int isa = 0; isa < ATTUNE_CPU_ISAS && (kernel = kernel_at(isa)) != NULL; ++isa)
-        arrays_compare(&a, c, run_whole, (void *)(uintptr_t)kernel, kernel->isa);
+    for (int isa = 0; isa < ATTUNE_CPU_ISAS && (kernel = kernel_at(isa)) != NULL; ++isa) {
+        char who[64];
+        (void)snprintf(who, sizeof who, "%s, algorithm %d,", kernel->isa, algorithm);
+        arrays_compare(&a, c, run_whole, (void *)(uintptr_t)(kernel + algorithm), who);
+    }
     arrays_free(&a);
+}
+
+void compare_case(const attention_case *c) {
+    compare_algorithm(c, ATTUNE_ATTENTION_PANELS);
 }

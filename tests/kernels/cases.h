@@ -39,8 +39,9 @@ typedef struct attention_case {
     float scale;
     float amplitude; /* queries lie in +-amplitude, keys and values in +-1 */
     unsigned sow;
-    int storage; /* ATTUNE_KERNEL_F32, ... */
-    int shift;   /* every array starts this many elements after an aligned address */
+    int storage;              /* ATTUNE_KERNEL_F32, ... */
+    int shift;                /* every array starts this many elements after an aligned address */
+    int64_t chunk_q, chunk_k; /* for the algorithms that take them; 0 is set to something legal there */
     uint64_t seed;
 } attention_case;
 
@@ -82,11 +83,16 @@ void set_environment(int environment);
 
 /* Whatever computes a problem: a kernel, a plugin's backend. */
 typedef void attention_runner(const attune_attention_f32 *args, void *context);
+/* The reference of an algorithm's arithmetic (ATTUNE_ATTENTION_...). */
+typedef void attention_reference(const attune_attention_f32 *args);
+attention_reference *reference_of(int algorithm);
 /* Let `reference` compute the case in float; keeps its output as the case stores it, gaps and margins
  * included. */
-void arrays_expect(attention_arrays *a, void (*reference)(const attune_attention_f32 *));
-/* Let `run` compute the case as it is stored, and fail the test, by `name`, unless every bit of the output,
- * gaps and margins included, is the expected one. */
+void arrays_expect(attention_arrays *a, attention_reference *reference);
+/* Fail the test, by `name`, unless every bit of the output as it is now, gaps and margins included, is the
+ * expected one. */
+void arrays_check(const attention_arrays *a, const attention_case *c, const char *name);
+/* Let `run` compute the case as it is stored, then arrays_check. */
 void arrays_compare(attention_arrays *a, const attention_case *c, attention_runner *run, void *context,
                     const char *name);
 /* The same as a runner, context being an attune_attention_f32_kernel, and with each batch entry as a problem
@@ -94,14 +100,17 @@ void arrays_compare(attention_arrays *a, const attention_case *c, attention_runn
 void run_whole(const attune_attention_f32 *args, void *kernel);
 void run_split(const attune_attention_f32 *args, void *kernel);
 
-/* Run every task, the last first, in a workspace full of NaN between guard bytes; fails the test where a
- * guard is hurt. */
+/* Run every pass, its tasks the last first, in a workspace and a matrix full of NaN between guard bytes;
+ * fails the test where a guard is hurt. */
 void run_kernel(const attune_attention_f32_kernel *kernel, const attune_attention_f32 *args);
 
-/* Kernels of this processor, by attune_cpu_isa; NULL beyond what it has. */
+/* Kernels of this processor by attune_cpu_isa, NULL beyond what it has: an array by algorithm. */
 const attune_attention_f32_kernel *kernel_at(int isa);
 
-/* The whole output, gaps and margins included, of every kernel this processor has against the reference's. */
+/* The whole output, gaps and margins included, of every kernel that this processor has for an algorithm
+ * against its reference's. */
+void compare_algorithm(const attention_case *c, int algorithm);
+/* The same for ATTUNE_ATTENTION_PANELS. */
 void compare_case(const attention_case *c);
 
 #endif

@@ -25,18 +25,32 @@ START_TEST(table) {
     for (int isa = 0; isa < ATTUNE_CPU_ISAS; ++isa) {
         attune_cpu_dispatch((attune_cpu_isa)isa, &kernels);
         ck_assert_int_eq(kernels.isa, isa);
-        ck_assert_str_eq(kernels.attention_f32->isa, names[isa]);
+        for (int i = 0; i < ATTUNE_ATTENTION_ALGORITHMS; ++i)
+            ck_assert_str_eq(kernels.attention_f32[i].isa, names[isa]);
     }
 }
 END_TEST
 
 START_TEST(workspace_overflow) {
-    attune_attention_f32 a = {
-        .batch = 1, .heads_q = 1, .heads_kv = 1, .n_q = 1, .n_k = 1, .d_qk = INT64_MAX, .d_v = 1};
+    attune_attention_f32 a = {.batch = 1,
+                              .heads_q = 1,
+                              .heads_kv = 1,
+                              .n_q = 1,
+                              .n_k = 1,
+                              .d_qk = INT64_MAX,
+                              .d_v = 1,
+                              .chunk_q = 1,
+                              .chunk_k = 1};
     for (int isa = 0; isa < ATTUNE_CPU_ISAS; ++isa) {
+        attune_attention_f32 long_ = a;
         attune_cpu_kernels kernels;
         attune_cpu_dispatch((attune_cpu_isa)isa, &kernels);
-        ck_assert_uint_eq(kernels.attention_f32->workspace(&a), UINT64_MAX);
+        for (int i = 0; i < ATTUNE_ATTENTION_ALGORITHMS; ++i)
+            ck_assert_uint_eq(kernels.attention_f32[i].workspace(&a), UINT64_MAX);
+        long_.d_qk = 40, long_.n_k = INT64_MAX, long_.chunk_k = INT64_MAX;
+        ck_assert_uint_eq(kernels.attention_f32[ATTUNE_ATTENTION_SLICES].workspace(&long_), UINT64_MAX);
+        ck_assert_uint_eq(kernels.attention_f32[ATTUNE_ATTENTION_CHUNKS].workspace(&long_), UINT64_MAX);
+        ck_assert_uint_eq(kernels.attention_f32[ATTUNE_ATTENTION_MATRIX].shared(&long_), UINT64_MAX);
     }
 }
 END_TEST

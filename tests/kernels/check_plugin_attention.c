@@ -1,6 +1,5 @@
 /* tests/kernels/check_plugin_attention.c: attune.attention/1 of the plugin attune-cpu: tables, refusals,
  * runs. */
-#include "tests/kernels/cases.h"
 #include "tests/kernels/plugin_call.h"
 #include "tests/kernels/suite.h"
 
@@ -10,6 +9,8 @@
 #include <xmmintrin.h>
 #endif
 
+enum { BACKENDS = 6 };
+
 static plugin_host host;
 
 static void start(void) {
@@ -18,25 +19,6 @@ static void start(void) {
 
 static void stop(void) {
     plugin_host_stop(&host);
-}
-
-/* ---- a call made of a case ---- */
-
-typedef plugin_call call;
-
-static void call_make(call *c, const attention_case *from, uint32_t workers) {
-    const attention_arrays arrays = arrays_make(from);
-    plugin_call_make(c, &host, 0, &arrays.args, workers);
-    c->arrays = arrays;
-}
-
-static attune_code call_run(call *c, const attune_control *control, attune_error *error) {
-    return plugin_call_run(c, control, error);
-}
-
-static void call_free(call *c) {
-    plugin_call_free(c);
-    arrays_free(&c->arrays);
 }
 
 static const attention_case usual = {.batch = 2,
@@ -53,25 +35,32 @@ static const attention_case usual = {.batch = 2,
 /* ---- tables ---- */
 
 START_TEST(describes_backends) {
-    static const char *const names[] = {"sdp-no-mem", "sdp"}, *const aliases[] = {"sdp_no_mem",
-                                                                                  "scaled-dot-product"};
-    static const int32_t priorities[] = {80, 70};
+    static const struct {
+        const char *name, *aliases[ATTUNE_MAX_ALIASES], *arithmetic;
+        int32_t priority;
+    } table[BACKENDS] = {{"sdp-no-mem", {"sdp_no_mem"}, "attune-f32-1", 80},
+                         {"sdp", {"scaled-dot-product"}, "attune-f32-1", 70},
+                         {"xformers", {"memory-efficient"}, "attune-f32-1", 100},
+                         {"split", {"Doggettx", "V1", "InvokeAI"}, "attune-f32-full-1", 90},
+                         {"sub-quadratic", {"sub_quadratic"}, "attune-f32-chunked-1", 10},
+                         {"math", {"None"}, "attune-f32-full-1", 0}};
     attune_error error;
     attune_attention_info info = {.struct_size = sizeof info};
-    ck_assert_uint_eq(host.attention->count(host.instance), 2);
-    for (uint32_t i = 0; i < 2; ++i) {
+    ck_assert_uint_eq(host.attention->count(host.instance), BACKENDS);
+    for (uint32_t i = 0; i < BACKENDS; ++i) {
         ck_assert_int_eq(host.attention->describe(host.instance, i, &info, &error), ATTUNE_OK);
-        ck_assert_str_eq(info.name, names[i]);
-        ck_assert_str_eq(info.aliases[0], aliases[i]);
-        ck_assert_str_eq(info.aliases[1], "");
-        ck_assert_str_eq(info.arithmetic, "attune-f32-1");
-        ck_assert_int_eq(info.priority, priorities[i]);
+        ck_assert_str_eq(info.name, table[i].name);
+        for (int k = 0; k < ATTUNE_MAX_ALIASES; ++k)
+            ck_assert_str_eq(info.aliases[k], table[i].aliases[k] ? table[i].aliases[k] : "");
+        ck_assert_str_eq(info.arithmetic, table[i].arithmetic);
+        ck_assert_int_eq(info.priority, table[i].priority);
         ck_assert_int_eq(info.determinism, ATTUNE_DETERMINISM_PORTABLE);
-        ck_assert_uint_eq(info.dtypes, ATTUNE_DTYPE_BIT_F32);
+        ck_assert_uint_eq(info.dtypes, ATTUNE_DTYPE_BIT_F32 | ATTUNE_DTYPE_BIT_F16 | ATTUNE_DTYPE_BIT_BF16);
         ck_assert_uint_eq(info.masks, 15);
         ck_assert(attune_device_same(&info.device, &host.id));
+        ck_assert_uint_lt(strlen(info.label), sizeof info.label - 1); /* not cut */
     }
-    ck_assert_int_eq(host.attention->describe(host.instance, 2, &info, &error), ATTUNE_OUT_OF_RANGE);
+    ck_assert_int_eq(host.attention->describe(host.instance, BACKENDS, &info, &error), ATTUNE_OUT_OF_RANGE);
     info.struct_size = 8;
     ck_assert_int_eq(host.attention->describe(host.instance, 0, &info, &error), ATTUNE_INVALID_ARGUMENT);
 }
@@ -79,7 +68,7 @@ END_TEST
 
 START_TEST(answers) {
     call c;
-    call_make(&c, &usual, 3);
+    call_make(&c, &host, 0, &usual, 3);
     attune_attention_answer other = {.struct_size = sizeof other};
     ck_assert_str_eq(c.answer.reason, "");
     ck_assert_int_eq(c.answer.determinism, ATTUNE_DETERMINISM_PORTABLE);
@@ -106,7 +95,7 @@ END_TEST
 
 typedef void change(attune_attention_problem *);
 static void change_dtype(attune_attention_problem *p) {
-    p->dtype = ATTUNE_F16;
+    p->dtype = (attune_dtype){ATTUNE_TYPE_FLOAT, 64, 1};
 }
 static void change_device(attune_attention_problem *p) {
     p->device.uuid[3] ^= 1;
@@ -125,6 +114,12 @@ static void change_class(attune_attention_problem *p) {
 }
 static void change_reserved(attune_attention_problem *p) {
     p->reserved = 1;
+}
+static void change_threshold(attune_attention_problem *p) {
+    p->chunks.threshold = 101;
+}
+static void change_chunks_reserved(attune_attention_problem *p) {
+    p->chunks.reserved = 1;
 }
 static void change_workers(attune_attention_problem *p) {
     p->workers = 0;
@@ -169,13 +164,15 @@ static const struct {
     change *change;
     attune_code code;
     const char *says;
-} refusals[] = {{change_dtype, ATTUNE_UNIMPLEMENTED, "float16"},
+} refusals[] = {{change_dtype, ATTUNE_UNIMPLEMENTED, "unsupported is not"},
                 {change_device, ATTUNE_FAILED_PRECONDITION, "another device"},
                 {change_device_type, ATTUNE_FAILED_PRECONDITION, "type 2"},
                 {change_mask, ATTUNE_UNIMPLEMENTED, "mask kind 3"},
                 {change_causal, ATTUNE_INVALID_ARGUMENT, "causal is 2"},
                 {change_class, ATTUNE_INVALID_ARGUMENT, "class 4"},
                 {change_reserved, ATTUNE_INVALID_ARGUMENT, "reserved"},
+                {change_threshold, ATTUNE_INVALID_ARGUMENT, "101 per cent"},
+                {change_chunks_reserved, ATTUNE_INVALID_ARGUMENT, "reserved field of the chunks"},
                 {change_workers, ATTUNE_INVALID_ARGUMENT, "workers is 0"},
                 {change_heads, ATTUNE_INVALID_ARGUMENT, "4 query heads are not a multiple of 3"},
                 {change_scale_nan, ATTUNE_INVALID_ARGUMENT, "scale nan"},
@@ -193,7 +190,7 @@ enum { REFUSALS = sizeof refusals / sizeof *refusals };
 START_TEST(query_refusals) {
     call c;
     attune_error error;
-    call_make(&c, &usual, 2);
+    call_make(&c, &host, 0, &usual, 2);
     attune_attention_problem p = c.problem;
     attune_attention_answer answer = {.struct_size = sizeof answer};
     refusals[_i].change(&p);
@@ -213,7 +210,7 @@ START_TEST(query_errors) {
     call c;
     attune_error error;
     attune_attention_answer answer = {.struct_size = sizeof answer};
-    call_make(&c, &usual, 2);
+    call_make(&c, &host, 0, &usual, 2);
     int64_t *const extents[] = {&c.problem.batch, &c.problem.heads_q, &c.problem.heads_kv, &c.problem.n_q,
                                 &c.problem.n_k,   &c.problem.d_qk,    &c.problem.d_v};
     for (size_t i = 0; i < sizeof extents / sizeof *extents; ++i) {
@@ -223,8 +220,11 @@ START_TEST(query_errors) {
                          ATTUNE_INVALID_ARGUMENT);
         *extents[i] = before;
     }
-    ck_assert_int_eq(host.attention->query(host.instance, 2, &c.problem, &answer, &error),
+    ck_assert_int_eq(host.attention->query(host.instance, BACKENDS, &c.problem, &answer, &error),
                      ATTUNE_OUT_OF_RANGE);
+    ck_assert_int_eq(host.attention->query(host.instance, 0, NULL, &answer, &error), ATTUNE_INVALID_ARGUMENT);
+    ck_assert_int_eq(host.attention->query(host.instance, 0, &c.problem, NULL, &error),
+                     ATTUNE_INVALID_ARGUMENT);
     answer.struct_size -= 8;
     ck_assert_int_eq(host.attention->query(host.instance, 0, &c.problem, &answer, &error),
                      ATTUNE_INVALID_ARGUMENT);
@@ -249,7 +249,7 @@ START_TEST(threads_do_not_show) {
         for (uint32_t workers = 1; workers <= 3; ++workers) {
             call c;
             attune_error error;
-            call_make(&c, &from, workers);
+            call_make(&c, &host, 0, &from, workers);
             const size_t bytes = c.arrays.out_floats * sizeof(float);
             attune_attention_f32_reference(&c.arrays.args);
             float *want = malloc(bytes);
@@ -277,7 +277,7 @@ END_TEST
 START_TEST(workers_of_the_stream) {
     call c;
     attune_error error;
-    call_make(&c, &usual, 2);
+    call_make(&c, &host, 0, &usual, 2);
     c.stream.workers = 1;
     ck_assert_int_eq(call_run(&c, NULL, &error), ATTUNE_OK);
     c.stream.workers = 3;
@@ -288,7 +288,13 @@ END_TEST
 
 static void expect_refused(call *c, attune_code code, const char *says) {
     attune_error error;
+    const size_t bytes = c->arrays.out_floats * sizeof(float);
+    float *before = malloc(bytes);
+    ck_assert_ptr_nonnull(before);
+    memcpy(before, c->arrays.out, bytes);
     ck_assert_int_eq(call_run(c, NULL, &error), code);
+    ck_assert_int_eq(memcmp(before, c->arrays.out, bytes), 0); /* nothing is touched */
+    free(before);
     ck_assert_msg(strstr(error.message, says) != NULL, "\"%s\" does not say \"%s\"", error.message, says);
     ck_assert_str_eq(error.domain, "attune-cpu");
 }
@@ -297,7 +303,7 @@ START_TEST(run_checks_tensors) {
     call c;
     attention_case from = usual;
     from.mask_kind = ATTUNE_MASK_FLOAT;
-    call_make(&c, &from, 2);
+    call_make(&c, &host, 0, &from, 2);
     const attune_tensor q = c.q, out = c.out, mask = c.mask;
     c.args.q = NULL;
     expect_refused(&c, ATTUNE_INVALID_ARGUMENT, "q is missing");
@@ -315,16 +321,26 @@ START_TEST(run_checks_tensors) {
     expect_refused(&c, ATTUNE_INVALID_ARGUMENT, "its shape and strides reach");
     c.q = q, c.q.data = (char *)q.data + 1;
     expect_refused(&c, ATTUNE_INVALID_ARGUMENT, "q is not aligned");
+    c.q = q, c.q.data = NULL;
+    expect_refused(&c, ATTUNE_INVALID_ARGUMENT, "q has 0 bytes");
     c.q = q, c.out.data = c.q.data, c.out.bytes = UINT64_MAX;
-    expect_refused(&c, ATTUNE_INVALID_ARGUMENT, "out overlaps");
-    c.out = out, c.args.mask = NULL;
+    expect_refused(&c, ATTUNE_INVALID_ARGUMENT, "out overlaps q");
+    c.out = out;
+    c.mask.data = (char *)out.data + out.bytes - 4; /* the first element of one, the last of the other */
+    expect_refused(&c, ATTUNE_INVALID_ARGUMENT, "out overlaps mask");
+    c.mask = mask;
+    void *workspace = c.args.workspace;
+    c.args.workspace = (char *)out.data + (64 - (uintptr_t)out.data % 64); /* aligned, within out */
+    ck_assert_uint_gt(c.answer.workspace, 0);
+    expect_refused(&c, ATTUNE_INVALID_ARGUMENT, "the workspace overlaps out");
+    c.args.workspace = workspace, c.args.mask = NULL;
     expect_refused(&c, ATTUNE_INVALID_ARGUMENT, "mask is missing");
     c.args.mask = &c.mask, c.mask.dtype = ATTUNE_BOOL;
     expect_refused(&c, ATTUNE_INVALID_ARGUMENT, "mask is bool");
     c.mask = mask, c.mask.bytes -= 4;
     expect_refused(&c, ATTUNE_INVALID_ARGUMENT, "mask has");
     call_free(&c);
-    call_make(&c, &usual, 2);
+    call_make(&c, &host, 0, &usual, 2);
     c.args.mask = &c.q;
     expect_refused(&c, ATTUNE_INVALID_ARGUMENT, "a mask is given");
     call_free(&c);
@@ -334,7 +350,7 @@ END_TEST
 START_TEST(run_checks_plan_and_workspace) {
     call c;
     attune_error error;
-    call_make(&c, &usual, 2);
+    call_make(&c, &host, 0, &usual, 2);
     for (int i = 0; i < 4; ++i) {
         c.answer.plan[i] += 1;
         expect_refused(&c, ATTUNE_INVALID_ARGUMENT, "the plan is not");
@@ -351,6 +367,18 @@ START_TEST(run_checks_plan_and_workspace) {
         expect_refused(&c, ATTUNE_RESOURCE_EXHAUSTED, "the workspace has 0");
         c.args.workspace = workspace;
     }
+    ck_assert_int_eq(
+        host.attention->run(host.instance, 0, NULL, c.answer.plan, &c.args, &c.stream, NULL, &error),
+        ATTUNE_INVALID_ARGUMENT);
+    ck_assert_int_eq(
+        host.attention->run(host.instance, 0, &c.problem, NULL, &c.args, &c.stream, NULL, &error),
+        ATTUNE_INVALID_ARGUMENT);
+    ck_assert_int_eq(
+        host.attention->run(host.instance, 0, &c.problem, c.answer.plan, NULL, &c.stream, NULL, &error),
+        ATTUNE_INVALID_ARGUMENT);
+    ck_assert_int_eq(
+        host.attention->run(host.instance, 0, &c.problem, c.answer.plan, &c.args, NULL, NULL, &error),
+        ATTUNE_INVALID_ARGUMENT);
     c.args.struct_size -= 8;
     expect_refused(&c, ATTUNE_INVALID_ARGUMENT, "struct_size");
     c.args.struct_size += 8;
@@ -358,9 +386,9 @@ START_TEST(run_checks_plan_and_workspace) {
     expect_refused(&c, ATTUNE_INVALID_ARGUMENT, "struct_size");
     c.stream.struct_size = sizeof c.stream + 16;
     ck_assert_int_eq(call_run(&c, NULL, &error), ATTUNE_OK);
-    ck_assert_int_eq(
-        host.attention->run(host.instance, 2, &c.problem, c.answer.plan, &c.args, &c.stream, NULL, &error),
-        ATTUNE_OUT_OF_RANGE);
+    ck_assert_int_eq(host.attention->run(host.instance, BACKENDS, &c.problem, c.answer.plan, &c.args,
+                                         &c.stream, NULL, &error),
+                     ATTUNE_OUT_OF_RANGE);
     call_free(&c);
 }
 END_TEST
@@ -371,7 +399,7 @@ START_TEST(broadcast_mask_of_extent_one) {
     attune_error error;
     attention_case from = usual;
     from.mask_kind = ATTUNE_MASK_BOOL, from.mask_axes = 8;
-    call_make(&c, &from, 1);
+    call_make(&c, &host, 0, &from, 1);
     c.mask.shape[0] = c.mask.shape[1] = c.mask.shape[2] = 1;
     ck_assert_int_eq(call_run(&c, NULL, &error), ATTUNE_OK);
     c.mask.shape[3] = 1;
@@ -390,7 +418,7 @@ START_TEST(cancel_and_deadline) {
     attune_error error;
     attention_case from = usual;
     from.n_k = 600; /* a tile per task */
-    call_make(&c, &from, 1);
+    call_make(&c, &host, 0, &from, 1);
     ck_assert_uint_gt(c.answer.plan[2], 8);
     int left = 3;
     attune_control control = {.struct_size = sizeof control, .context = &left, .cancelled = cancel_after};

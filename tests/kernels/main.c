@@ -10,13 +10,17 @@ int main(void) {
                                      neon_cases,
                                      attention_bits_cases,
                                      attention_accuracy_cases,
+                                     attention_algorithms_cases,
+                                     algorithm_accuracy_cases,
                                      storage_cases,
                                      compilers_cases,
                                      dispatch_cases,
                                      plugin_attention_cases,
+                                     plugin_backends_cases,
                                      plugin_device_cases,
                                      memory_cases,
                                      math_f64_cases,
+                                     norms_cases,
                                      products_cases};
     Suite *suite = suite_create("kernels");
     for (size_t i = 0; i < sizeof cases / sizeof *cases; ++i) {

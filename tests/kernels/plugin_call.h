@@ -1,5 +1,6 @@
 /*
- * tests/kernels/plugin_call.h: a call of a plugin's attention made of a kernel's problem.
+ * tests/kernels/plugin_call.h: one call of a backend of attune-cpu, made of a case: its arrays, problem,
+ * answer and workspace.
  */
 #ifndef ATTUNE_TEST_KERNELS_PLUGIN_CALL_H
 #define ATTUNE_TEST_KERNELS_PLUGIN_CALL_H
@@ -7,22 +8,29 @@
 #include "tests/kernels/cases.h"
 #include "tests/kernels/plugin_host.h"
 
-typedef struct plugin_call {
-    plugin_host *host;
+typedef struct call {
+    const plugin_host *host;
     uint32_t backend;
-    attention_arrays arrays; /* for the caller's use */
+    attention_arrays arrays; /* empty where they are the caller's */
     attune_attention_problem problem;
     attune_attention_answer answer;
     attune_tensor q, k, v, mask, out;
-    attune_attention_args args; /* with a workspace of what the answer says */
+    attune_attention_args args;
     attune_stream stream;
-} plugin_call;
+    unsigned char *memory; /* the workspace between its guards */
+} call;
 
-/* Query `backend` for a float problem whose arrays outlive the call; fails the test unless it is served. */
-void plugin_call_make(plugin_call *c, plugin_host *host, uint32_t backend, const attune_attention_f32 *args,
-                      uint32_t workers);
-attune_code plugin_call_run(plugin_call *c, const attune_control *control, attune_error *error);
-/* Frees the workspace. */
-void plugin_call_free(plugin_call *c);
+/* Asks backend `backend`, which must serve the problem, for `workers` workers; the arrays are the caller's
+ * and outlive the call. */
+void call_of(call *c, const plugin_host *host, uint32_t backend, const attune_attention_f32 *args,
+             uint32_t workers);
+/* The same with arrays made of a case, the call's own. */
+void call_make(call *c, const plugin_host *host, uint32_t backend, const attention_case *from,
+               uint32_t workers);
+/* Asks again, after a change of the problem that leaves it served, and makes the workspace of the answer. */
+void call_ask(call *c);
+/* Runs it; fails the test where anything outside of the workspace was written. */
+attune_code call_run(call *c, const attune_control *control, attune_error *error);
+void call_free(call *c);
 
 #endif

@@ -1,6 +1,7 @@
 /* check_attention.c: `sample_host attention`: numpy's result in double within 1e-5; the same bytes however it
  * is computed. */
 #include "kernels/attention.h"
+#include "kernels/storage.h"
 #include "sample_host/npy.h"
 #include "suite.h"
 #include "tests/support/run.h"
@@ -64,8 +65,9 @@ START_TEST(equals_numpy_in_double) {
                 json_object_get(entry, "causal"))) /* no option of the command: tests/kernels has it */
             continue;
         arguments_of(entry, arguments, sizeof arguments);
-        static const char *const backends[] = {"sdp-no-mem", "sdp"};
-        for (size_t b = 0; b < 2; ++b) {
+        static const char *const backends[] = {"sdp-no-mem", "sdp",  "xformers",
+                                               "Doggettx",   "None", "sub-quadratic"};
+        for (size_t b = 0; b < sizeof backends / sizeof *backends; ++b) {
             run_result r =
                 run("\"$HOST\" attention --attention-required %s -o out.npy %s", backends[b], arguments);
             ck_assert_msg(r.status == 0, "%s: %s", text_of(entry, "stem"), r.err);
@@ -87,10 +89,32 @@ START_TEST(equals_numpy_in_double) {
             ++compared;
         }
     }
-    ck_assert_uint_ge(compared, 14);
+    ck_assert_uint_ge(compared, 42);
     json_decref(list);
 }
 END_TEST
+
+/* The problem of arrays as they are, without a mask. */
+static attune_attention_f32 attention_of(const npy_array *q, const npy_array *k, const npy_array *v,
+                                         float *out) {
+    const int64_t *s = q->tensor.shape;
+    attune_attention_f32 args = {.batch = s[0],
+                                 .heads_q = s[1],
+                                 .heads_kv = s[1],
+                                 .n_q = s[2],
+                                 .n_k = k->tensor.shape[2],
+                                 .d_qk = s[3],
+                                 .d_v = s[3],
+                                 .q = q->tensor.data,
+                                 .k = k->tensor.data,
+                                 .v = v->tensor.data,
+                                 .out = out};
+    memcpy(args.stride_q, q->tensor.stride, sizeof args.stride_q);
+    memcpy(args.stride_out, q->tensor.stride, sizeof args.stride_out);
+    memcpy(args.stride_k, k->tensor.stride, sizeof args.stride_k);
+    memcpy(args.stride_v, v->tensor.stride, sizeof args.stride_v);
+    return args;
+}
 
 /* out as kernels/reference computes it. */
 static void reference(json_t *entry, float *out) {
@@ -99,23 +123,8 @@ static void reference(json_t *entry, float *out) {
     (void)snprintf(data, sizeof data, "%s/tests/golden/data", run_source());
     npy_array q = read_array(data, text_of(files, "q")), k = read_array(data, text_of(files, "k"));
     npy_array v = read_array(data, text_of(files, "v")), mask = {0};
-    const int64_t *s = q.tensor.shape;
-    attune_attention_f32 args = {.batch = s[0],
-                                 .heads_q = s[1],
-                                 .heads_kv = s[1],
-                                 .n_q = s[2],
-                                 .n_k = k.tensor.shape[2],
-                                 .d_qk = s[3],
-                                 .d_v = s[3],
-                                 .q = q.tensor.data,
-                                 .k = k.tensor.data,
-                                 .v = v.tensor.data,
-                                 .out = out,
-                                 .scale = (float)json_number_value(json_object_get(entry, "scale"))};
-    memcpy(args.stride_q, q.tensor.stride, sizeof args.stride_q);
-    memcpy(args.stride_out, q.tensor.stride, sizeof args.stride_out);
-    memcpy(args.stride_k, k.tensor.stride, sizeof args.stride_k);
-    memcpy(args.stride_v, v.tensor.stride, sizeof args.stride_v);
+    attune_attention_f32 args = attention_of(&q, &k, &v, out);
+    args.scale = (float)json_number_value(json_object_get(entry, "scale"));
     if (json_is_string(json_object_get(files, "mask"))) {
         mask = read_array(data, text_of(files, "mask"));
         args.mask = mask.tensor.data;
@@ -158,6 +167,53 @@ START_TEST(same_bytes_for_every_thread_count_and_isa) {
 }
 END_TEST
 
+/* A golden file's values in float16, and what they widen to in place. */
+static void to_float16(const char *golden, const char *name, npy_array *wide) {
+    attune_error error;
+    char data[4200], path[4400];
+    (void)snprintf(data, sizeof data, "%s/tests/golden/data", run_source());
+    (void)snprintf(path, sizeof path, "%s/%s", run_folder(), name);
+    *wide = read_array(data, golden);
+    attune_tensor narrow = attune_tensor_view(NULL, ATTUNE_F16, wide->tensor.device, 4, wide->tensor.shape);
+    uint16_t *stored = malloc(narrow.bytes);
+    ck_assert_ptr_nonnull(stored);
+    float *values = wide->tensor.data;
+    for (size_t i = 0; i < narrow.bytes / 2; ++i) {
+        stored[i] = attune_narrow_f16(values[i]);
+        values[i] = attune_widen_f16(stored[i]);
+    }
+    narrow.data = stored;
+    ck_assert_int_eq(npy_write(path, &narrow, &error), ATTUNE_OK);
+    free(stored);
+}
+
+/* Computed in float32 from the widened values and rounded once: the reference's result, in float16. */
+START_TEST(float16_in_float16_out) {
+    npy_array q, k, v;
+    to_float16("attention_cross_amplitude_4_q.npy", "q.npy", &q);
+    to_float16("attention_cross_amplitude_0.04_k.npy", "k.npy", &k);
+    to_float16("attention_cross_amplitude_0.04_v.npy", "v.npy", &v);
+    run_result r = run("\"$HOST\" attention --q q.npy --k k.npy --v v.npy -q -o out.npy");
+    ck_assert_msg(r.status == 0, "%s", r.err);
+    run_free(&r);
+    npy_array got = read_array(run_folder(), "out.npy");
+    ck_assert(attune_dtype_equal(got.tensor.dtype, ATTUNE_F16));
+    float *expected = malloc(2 * got.tensor.bytes);
+    ck_assert_ptr_nonnull(expected);
+    attune_attention_f32 args = attention_of(&q, &k, &v, expected);
+    attune_attention_f32_reference(&args);
+    for (size_t i = 0; i < got.tensor.bytes / 2; ++i)
+        ck_assert_uint_eq(((const uint16_t *)got.tensor.data)[i], attune_narrow_f16(expected[i]));
+    free(expected);
+    npy_free(&q), npy_free(&k), npy_free(&v), npy_free(&got);
+    r = run("\"$HOST\" attention --q q.npy --k \"$S/tests/golden/data/attention_cross_amplitude_0.04_k.npy\" "
+            "--v v.npy -q -o out.npy");
+    ck_assert_int_eq(r.status, 2);
+    ck_assert_ptr_nonnull(strstr(r.err, "q is float16 and k is float32"));
+    run_free(&r);
+}
+END_TEST
+
 START_TEST(bad_arrays_are_refused) {
     static const char *const wrong[][3] = {
         {"cp \"$D/attention_cross_amplitude_0.4_q.npy\" q.npy; head -c 500 q.npy > t.npy", "t.npy",
@@ -189,6 +245,7 @@ TCase *attention_cases(void) {
     TCase *cases = tcase_create("attention");
     tcase_add_test(cases, equals_numpy_in_double);
     tcase_add_test(cases, same_bytes_for_every_thread_count_and_isa);
+    tcase_add_test(cases, float16_in_float16_out);
     tcase_add_test(cases, bad_arrays_are_refused);
     return cases;
 }

@@ -152,7 +152,7 @@ END_TEST
 /* What attune-cpu's backends promise is kept on both models. A batch is not promised: oneDNN may sum in
  * another order, which goldens allow 2 of 255; another seed's picture would be far beyond. */
 static void is_kept(const char *model) {
-    static const char *const names[] = {"sdp-no-mem", "sdp"};
+    static const char *const names[] = {"sdp-no-mem", "sdp", "xformers", "split", "sub-quadratic", "math"};
     char arguments[512];
     run_result r;
     (void)snprintf(
@@ -161,8 +161,8 @@ static void is_kept(const char *model) {
         "--height 64 --sampler Euler",
         model);
     json_t *reply = study(arguments, 0, &r);
-    ck_assert_uint_eq(json_array_size(json_object_get(reply, "backends")), 2);
-    for (size_t i = 0; i < 2; ++i) {
+    ck_assert_uint_eq(json_array_size(json_object_get(reply, "backends")), 6);
+    for (size_t i = 0; i < 6; ++i) {
         json_t *entry = backend_of(reply, i, names[i]), *runs = row_of(entry, "runs"),
                *threads = row_of(entry, "threads"), *batch = row_of(entry, "batch");
         expect_text(json_object_get(entry, "choice"), "backend", names[i]);
@@ -197,16 +197,22 @@ END_TEST
 
 START_TEST(a_backend_that_cannot_serve_is_a_row) {
     run_result r;
-    json_t *reply =
-        study(TINY " " SMALL " --threads 1 --steps 1 --backends xformers,scaled-dot-product", 0, &r);
-    expect_text(backend_of(reply, 0, "xformers"), "refused", "no loaded plugin offers");
-    ck_assert_ptr_null(json_object_get(backend_of(reply, 0, "xformers"), "variations"));
+    char arguments[5000];
+    const char *manifest = fixture_plugins("picky", NULL);
+    (void)snprintf(arguments, sizeof arguments,
+                   TINY " " SMALL " --threads 1 --steps 1 --plugin '%s' --backends picky,scaled-dot-product",
+                   manifest);
+    json_t *reply = study(arguments, 0, &r);
+    expect_text(backend_of(reply, 0, "picky"), "refused", "runs on another device");
+    ck_assert_ptr_null(json_object_get(backend_of(reply, 0, "picky"), "variations"));
     expect_text(backend_of(reply, 1, "sdp"), "verdict", "same bits in all 4 comparisons");
     json_decref(reply);
     run_free(&r);
-    reply = study(TINY " " SMALL " --threads 1 --attention-required xformers", 3, &r);
-    expect_text(json_object_get(reply, "error"), "message",
-                "no backend could be studied: no loaded plugin offers");
+    (void)snprintf(arguments, sizeof arguments,
+                   TINY " " SMALL " --threads 1 --plugin '%s' --attention-required picky", manifest);
+    reply = study(arguments, 3, &r);
+    expect_text(json_object_get(reply, "error"), "message", "no backend could be studied: ");
+    expect_text(json_object_get(reply, "error"), "message", "runs on another device");
     json_decref(reply);
     run_free(&r);
 }

@@ -2,6 +2,7 @@
 #include "sample_host/commandline_args.h"
 #include "sample_host/webui.h"
 #include "suite.h"
+#include "tests/support/fixture_plugins.h"
 #include "tests/support/run.h"
 
 #include <stdlib.h>
@@ -23,6 +24,16 @@ static const struct {
 };
 enum { FLAGS = sizeof strongest_first / sizeof strongest_first[0] };
 
+/* The backend of attune-cpu that answers to a name of the web UI's. */
+static const char *serves(const char *name) {
+    static const char *const aliases[][2] = {
+        {"None", "math"}, {"Doggettx", "split"}, {"V1", "split"}, {"InvokeAI", "split"}};
+    for (size_t i = 0; i < sizeof aliases / sizeof aliases[0]; ++i)
+        if (strcmp(name, aliases[i][0]) == 0)
+            return aliases[i][1];
+    return name;
+}
+
 /* The warnings of a reply, one a line. */
 static void warnings_of(json_t *reply, char *text, size_t size) {
     size_t i, used = 0;
@@ -33,9 +44,10 @@ static void warnings_of(json_t *reply, char *text, size_t size) {
     ck_assert_uint_lt(used, size);
 }
 
-/* `command` asks for the attention backend `name` (NULL = for none) and warns of `warning` (NULL = of nothing
- * but the fallback). */
-static void asks(const char *command, const char *name, const char *warning) {
+/* `command` asks for the attention backend `name` (NULL = for none) and is served by it, or where nobody
+ * `offers` it by another that is explained; and it warns of `warning` (NULL = of nothing but the fallback).
+ */
+static void asks_of(int offers, const char *command, const char *name, const char *warning) {
     char warnings[4096], expected[64];
     run_result r = run("D=\"$S/tests/golden/data/attention_cross_amplitude_0.04\"\n%s --json -q", command);
     ck_assert_msg(r.status == 0, "%s: status %d\n%s", command, r.status, r.err);
@@ -45,9 +57,9 @@ static void asks(const char *command, const char *name, const char *warning) {
     warnings_of(reply, warnings, sizeof warnings);
     if (!name)
         ck_assert_msg(!fallback, "%s: %s", command, fallback);
-    else if (strncmp(name, "sdp", 3) == 0) {
+    else if (offers) {
         ck_assert_msg(!fallback, "%s: %s", command, fallback);
-        ck_assert_str_eq(json_string_value(json_object_get(choice, "backend")), name);
+        ck_assert_str_eq(json_string_value(json_object_get(choice, "backend")), serves(name));
     } else {
         (void)snprintf(expected, sizeof expected, "asked %s, got sdp", name);
         ck_assert_msg(fallback && strncmp(fallback, expected, strlen(expected)) == 0 &&
@@ -66,6 +78,10 @@ static void asks(const char *command, const char *name, const char *warning) {
                          name && strcmp(name, "sdp-no-mem") == 0 ? "repeatable" : "none");
     json_decref(reply);
     run_free(&r);
+}
+
+static void asks(const char *command, const char *name, const char *warning) {
+    asks_of(1, command, name, warning);
 }
 
 #define ATTENTION "\"$HOST\" attention --q \"${D}_q.npy\" --k \"${D}_k.npy\" --v \"${D}_v.npy\" -o out.npy "
@@ -87,7 +103,12 @@ START_TEST(warnings_are_on_standard_error_too) {
     run_result r = run("\"$HOST\" txt2img 'red apple' --steps 1 --xformers --opt-sdp-attention -o f.png");
     ck_assert_int_eq(r.status, 0);
     ck_assert_ptr_nonnull(strstr(r.err, "warning: --xformers and --opt-sdp-attention were both given"));
-    ck_assert_ptr_nonnull(strstr(r.err, "warning: asked xformers, got sdp"));
+    run_free(&r);
+    /* 7.5 MB hold the activations and any backend's workspace but the matrix of math (2.2 MB) */
+    r = run("\"$HOST\" txt2img 'red apple' --steps 1 --attention None --memory-limit 7500000 -o f.png");
+    ck_assert_int_eq(r.status, 0);
+    ck_assert_ptr_nonnull(strstr(r.err, "warning: asked None, got sdp-no-mem because needs "));
+    ck_assert_ptr_nonnull(strstr(r.err, " bytes of workspace, the budget is "));
     run_free(&r);
 }
 END_TEST
@@ -152,17 +173,34 @@ START_TEST(titles_compare_without_case_and_label) {
 }
 END_TEST
 
-START_TEST(what_no_plugin_offers_is_status_3_where_required) {
-    static const char *const names[] = {"xformers", "Doggettx", "sub-quadratic",   "V1",
-                                        "InvokeAI", "None",     "XFORMERS - title"};
+/* A host that finds no plugins by itself, with one that offers sdp and sdp-no-mem. */
+START_TEST(what_no_plugin_offers_falls_back_or_is_status_3) {
+    static const char *const names[] = {"xformers", "Doggettx", "sub-quadratic", "V1", "InvokeAI", "None"};
+    const char *plugin = fixture_plugins("plain", NULL);
+    char command[5000];
     for (size_t i = 0; i < sizeof names / sizeof names[0]; ++i) {
-        char command[256];
-        (void)snprintf(command, sizeof command, "\"$HOST\" txt2img apple -q --attention-required '%s'",
-                       names[i]);
+        (void)snprintf(command, sizeof command,
+                       "mkdir -p few; cp \"$HOST\" few/host; HOST=few/host; " ATTENTION
+                       "--plugin '%s' --attention '%s'",
+                       plugin, names[i]);
+        asks_of(0, command, names[i], NULL);
+        (void)snprintf(command, sizeof command,
+                       "D=\"$S/tests/golden/data/attention_cross_amplitude_0.04\"; HOST=few/host; " ATTENTION
+                       "-q --plugin '%s' --attention-required '%s - title'",
+                       plugin, names[i]);
         run_fails(command, 3, "no loaded plugin offers the attention backend");
     }
 }
 END_TEST
+
+static json_int_t workspace_of(json_t *reply, const char *backend) {
+    json_t *entry;
+    size_t i;
+    json_array_foreach(json_object_get(reply, "results"), i,
+                       entry) if (strcmp(json_string_value(json_object_get(entry, "backend")), backend) ==
+                                  0) return json_integer_value(json_object_get(entry, "workspace_bytes"));
+    ck_abort_msg("no %s", backend);
+}
 
 START_TEST(chunk_sizes_are_whole_numbers_and_need_their_backend) {
     static const char *const options[] = {"--sub-quad-q-chunk-size", "--sub-quad-kv-chunk-size",
@@ -179,10 +217,51 @@ START_TEST(chunk_sizes_are_whole_numbers_and_need_their_backend) {
     }
     asks(ATTENTION "--sub-quad-kv-chunk-size 0 --sub-quad-chunk-threshold 0", NULL,
          "no sub-quadratic backend");
-    asks(ATTENTION "--sub-quad-chunk-threshold 100 --opt-sub-quad-attention", "sub-quadratic",
+    asks(ATTENTION "--sub-quad-chunk-threshold 100 --opt-sub-quad-attention", "sub-quadratic", NULL);
+    asks(ATTENTION "--sub-quad-chunk-threshold 100 --opt-split-attention", "Doggettx",
          "no sub-quadratic backend");
     run_fails("\"$HOST\" txt2img apple --sub-quad-q-chunk-size 0", 2, "is less than 1");
     run_fails("\"$HOST\" txt2img apple --sub-quad-chunk-threshold 101", 2, "more than 100 per cent");
+}
+END_TEST
+
+/* Keys per chunk show in the bits, queries per chunk do not; a threshold above what the scores need is a
+ * chunk of all keys, as is a chunk as long, and makes the class what depends on memory can keep. */
+START_TEST(chunk_sizes_reach_their_backend) {
+    run_result r =
+        run("D=\"$S/tests/golden/data/attention_many_keys\"; a() { O=$1; shift; " ATTENTION
+            "-q --attention-required sub-quadratic \"$@\" >&2 && mv out.npy $O.npy; }; "
+            "a default && a fourteen --sub-quad-kv-chunk-size 14 && a sixteen --sub-quad-kv-chunk-size 16 && "
+            "a queries --sub-quad-q-chunk-size 2 && a whole --sub-quad-kv-chunk-size 100000 && "
+            "a share --sub-quad-chunk-threshold 100 && cmp default.npy fourteen.npy && "
+            "! cmp default.npy sixteen.npy >&2 && cmp default.npy queries.npy && cmp whole.npy share.npy && "
+            "! cmp default.npy whole.npy >&2");
+    ck_assert_msg(r.status == 0, "%d %s%s", r.status, r.out, r.err);
+    run_free(&r);
+    run_fails("D=\"$S/tests/golden/data/attention_many_keys\"; " ATTENTION
+              "-q --attention-required sub-quadratic --sub-quad-chunk-threshold 50 --determinism invariant",
+              3, "keeps determinism class repeatable, invariant is asked for");
+    r = run("draw() { O=$1; shift; \"$HOST\" txt2img 'red apple' --seed 1 --steps 1 -q -o $O.png "
+            "--attention-required sub-quadratic \"$@\"; }; "
+            "draw a >&2 && draw b --sub-quad-q-chunk-size 7 >&2 && cmp a.png b.png && "
+            "draw c --sub-quad-chunk-threshold 50 --json");
+    ck_assert_msg(r.status == 0, "%s%s", r.out, r.err);
+    json_t *picture = run_json(&r);
+    ck_assert_str_eq(json_string_value(json_object_get(json_object_get(picture, "choice"), "determinism")),
+                     "repeatable");
+    json_decref(picture);
+    run_free(&r);
+    r = run("A='bench attention --shape 1,1,512,512,8 --threads 1 -q --json'; "
+            "\"$HOST\" $A --sub-quad-kv-chunk-size 200 && \"$HOST\" $A >&2");
+    ck_assert_msg(r.status == 0, "%s%s", r.out, r.err);
+    json_t *given = run_json(&r), *usual = json_loads(r.err, 0, NULL);
+    ck_assert_uint_eq(json_array_size(json_object_get(given, "warnings")), 0);
+    ck_assert_ptr_nonnull(usual);
+    ck_assert_int_gt(workspace_of(given, "sub-quadratic"), workspace_of(usual, "sub-quadratic"));
+    ck_assert_int_eq(workspace_of(given, "sdp"), workspace_of(usual, "sdp"));
+    json_decref(given);
+    json_decref(usual);
+    run_free(&r);
 }
 END_TEST
 
@@ -330,8 +409,9 @@ TCase *webui_cases(void) {
     tcase_add_test(cases, every_pair_of_flags_is_ordered);
     tcase_add_test(cases, attention_beats_every_flag);
     tcase_add_test(cases, titles_compare_without_case_and_label);
-    tcase_add_test(cases, what_no_plugin_offers_is_status_3_where_required);
+    tcase_add_test(cases, what_no_plugin_offers_falls_back_or_is_status_3);
     tcase_add_test(cases, chunk_sizes_are_whole_numbers_and_need_their_backend);
+    tcase_add_test(cases, chunk_sizes_reach_their_backend);
     tcase_add_test(cases, flags_without_a_counterpart_warn);
     tcase_add_test(cases, commandline_args_is_read_as_the_webui_does);
     tcase_add_test(cases, commandline_args_wins_over_argv);

@@ -129,7 +129,7 @@ static void run_kernel(const attune_attention_f32 *call) {
     uint64_t bytes = kernels.attention_f32->workspace(call), tasks = kernels.attention_f32->tasks(call);
     void *workspace = aligned_alloc(HEADER, bytes + HEADER - bytes % HEADER);
     ck_assert_ptr_nonnull(workspace);
-    for (uint64_t task = 0; task < tasks; ++task)
+    for (uint64_t task = 0; task < tasks; ++task) /* one pass, nothing shared */
         kernels.attention_f32->run(call, task, workspace);
     free(workspace);
 }

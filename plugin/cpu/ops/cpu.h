@@ -16,7 +16,9 @@
 struct device {
     services host;
     dnnl_engine_t engine;
-    const elementwise_kernels *kernels;
+    attune_cpu_kernels arithmetic;
+    elementwise_kernels loops;
+    const elementwise_kernels *kernels; /* loops */
     attune_device_id id;
     char vendor[32];
     _Atomic uint32_t serial; /* of the last planning pass */

@@ -9,19 +9,30 @@
 const char device_plugin_id[] = "attune-sampler-cpu";
 const char device_plugin_vendor[] = "Attune";
 
-const elementwise_kernels *elementwise_choose(void) {
-    const elementwise_kernels *best = &elementwise_generic;
+void elementwise_choose(attune_cpu_isa isa, const attune_activation_f32_kernel *kernels,
+                        elementwise_kernels *table) {
+    *table = elementwise_generic;
 #if defined(__x86_64__)
-    const char *mask = secure_getenv("ATTUNE_CPU_MASK");
-    int cap = mask && strcmp(mask, "generic") == 0 ? 0 : mask && strcmp(mask, "avx2") == 0 ? 1 : 2;
-    __builtin_cpu_init();
-    if (cap >= 1 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
-        best = &elementwise_avx2;
-    if (cap >= 2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
-        best = &elementwise_avx512;
+    if (isa >= ATTUNE_CPU_AVX2)
+        *table = elementwise_avx2;
+    if (isa >= ATTUNE_CPU_AVX512)
+        *table = elementwise_avx512;
 #endif
-    return best;
+    table->silu = kernels->silu;
+    table->gelu = kernels->gelu;
+    table->quick_gelu = kernels->quick_gelu;
+    table->geglu = kernels->geglu;
+    table->add = kernels->add;
+}
+
+/* What the processor has, capped by ATTUNE_CPU_MASK; another value of it is ignored (attune-cpu refuses it).
+ */
+static void choose_kernels(device *dev) {
+    attune_cpu_isa isa = attune_cpu_detect();
+    (void)attune_cpu_cap(secure_getenv("ATTUNE_CPU_MASK"), &isa);
+    attune_cpu_dispatch(isa, &dev->arithmetic);
+    elementwise_choose(isa, dev->arithmetic.activation_f32, &dev->loops);
+    dev->kernels = &dev->loops;
 }
 
 static attune_code create(const services *host, device **out, attune_error *error) {
@@ -29,7 +40,7 @@ static attune_code create(const services *host, device **out, attune_error *erro
     if (!dev)
         return services_no_memory("device", sizeof *dev, error);
     dev->host = *host;
-    dev->kernels = elementwise_choose();
+    choose_kernels(dev);
     cpu_instance identity;
     memset(&identity, 0, sizeof identity);
     cpu_identify(&identity, "");

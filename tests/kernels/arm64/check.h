@@ -17,6 +17,11 @@
         if (!(condition))                                                                                    \
             ck_abort_msg("%s:%d: not %s", __FILE__, __LINE__, #condition);                                   \
     } while (0)
+#define ck_assert_msg(condition, ...)                                                                        \
+    do {                                                                                                     \
+        if (!(condition))                                                                                    \
+            ck_abort_msg(__VA_ARGS__);                                                                       \
+    } while (0)
 #define ck_assert_ptr_nonnull(pointer) ck_assert((pointer) != NULL)
 #define ck_assert_uint_eq(a, b)        ck_assert((a) == (b))
 #define ck_assert_uint_ge(a, b)        ck_assert((a) >= (b))

@@ -2,6 +2,8 @@
  * emulator runs. Usage: main COUNT, of the problems of cases.h. */
 #include "kernels/cpu/dispatch.h"
 #include "tests/kernels/cases.h"
+#include "tests/kernels/norm_cases.h"
+#include "tests/kernels/products.h"
 
 #include <check.h>
 #include <string.h>
@@ -28,15 +30,18 @@ static void compare_large(void) {
     compare_case(&c);
 }
 
-/* One problem by every kernel, whole and with its batch split, in one of the environments. */
+/* One problem by every kernel of one algorithm, whole and with its batch split, in one of the environments.
+ */
 static void compare_problem(uint64_t index) {
     const attention_case c = problem_at(index);
+    const int algorithm = (int)(index % ATTUNE_ATTENTION_ALGORITHMS);
     attention_arrays a = arrays_make(&c);
-    arrays_expect(&a, attune_attention_f32_reference);
+    arrays_expect(&a, reference_of(algorithm));
     for (int isa = 0; isa < ATTUNE_CPU_ISAS; ++isa) {
-        way w = {.kernel = kernel_at(isa), .environment = (int)(index % ENVIRONMENTS)};
+        way w = {.kernel = kernel_at(isa) + algorithm, .environment = (int)(index / 5 % ENVIRONMENTS)};
         char name[64];
-        (void)snprintf(name, sizeof name, "arm64, problem %lu: %s", (unsigned long)index, w.kernel->isa);
+        (void)snprintf(name, sizeof name, "arm64, problem %lu: %s, algorithm %d,", (unsigned long)index,
+                       w.kernel->isa, algorithm);
         arrays_compare(&a, &c, run_in_environment, &w, name);
         arrays_compare(&a, &c, run_split, (void *)(uintptr_t)w.kernel, name);
     }
@@ -49,7 +54,15 @@ int main(int argc, char **argv) {
     for (uint64_t i = first; i < first + count; ++i)
         compare_problem(i);
     compare_large();
-    (void)printf("arm64: %lu problems by %d kernels, under an emulator: the reference's bits\n",
+    for (uint64_t seed = 0; seed < 12; ++seed)
+        compare_group_norm(seed), compare_layer_norm(seed);
+    compare_activations(97700);
+    for (uint64_t i = 0; i < 2 * count; ++i) {
+        const product_case c = random_product(i);
+        compare_product(&c);
+    }
+    (void)printf("arm64: %lu problems by %d kernels, norms, activations and products, under an emulator: the "
+                 "reference's bits\n",
                  (unsigned long)count, (int)ATTUNE_CPU_ISAS);
     return EXIT_SUCCESS;
 }

@@ -1,0 +1,60 @@
+# The CUDA emulator: a stand-in libcudart.so.13 and libcublas.so.13 in $(B)/tests/cuda_emulator, for LD_LIBRARY_PATH, and the
+# kernels of tests/cuda. It needs nvcc, and CUDA's headers beside it; without it the suite says so and is skipped.
+
+NVCC ?= $(shell command -v nvcc 2>/dev/null)
+
+ifneq ($(NVCC),)
+CUDA_INCLUDE := $(abspath $(dir $(NVCC))../include)
+EMULATOR     := $(B)/tests/cuda_emulator
+EMULATOR_OBJ := $(call obj,tests/cuda_emulator/*.c)
+CUBLAS_OBJ   := $(B)/obj/tests/cuda_emulator/cublas.o
+CUDART_OBJ   := $(filter-out $(CUBLAS_OBJ),$(EMULATOR_OBJ))
+CUDA_KERNELS := $(patsubst tests/cuda/kernels/%.cu,$(B)/tests/cuda/kernels/%.fatbin,$(wildcard tests/cuda/kernels/*.cu))
+CUDA_ARCHS   ?= 75 80 90
+
+$(B)/obj/tests/cuda_emulator/%.o $(B)/obj/tests/cuda/%.o: ALL_CFLAGS += -isystem $(CUDA_INCLUDE)
+$(B)/obj/tests/cuda_emulator/exec_%.o: OPT = -O3
+$(B)/obj/tests/cuda_emulator/config.o: ALL_CFLAGS += -I$(EMULATOR)
+$(B)/obj/tests/cuda_emulator/config.o: $(EMULATOR)/cuda_error_names.h
+
+# The error codes, from the header that declares them.
+$(EMULATOR)/cuda_error_names.h: $(CUDA_INCLUDE)/driver_types.h
+	@mkdir -p $(@D)
+	$(Q)sed -n '/^enum __device_builtin__ cudaError$$/,/^};/s/^ *\(cuda[A-Za-z0-9]*\) *= *[0-9]*.*/X(\1)/p' $< > $@
+$(EMULATOR)/libcudart.so.13: $(CUDART_OBJ) tests/cuda_emulator/libcudart.map
+	@mkdir -p $(@D)
+	$(call say,LD,$@)
+	$(Q)$(CC) -shared -Wl,-soname,libcudart.so.13 $(LDFLAGS) -Wl,--version-script=tests/cuda_emulator/libcudart.map -o $@ $(CUDART_OBJ) -lm
+$(EMULATOR)/libcublas.so.13: $(CUBLAS_OBJ) $(EMULATOR)/libcudart.so.13 tests/cuda_emulator/libcublas.map
+	$(call say,LD,$@)
+	$(Q)$(CC) -shared -Wl,-soname,libcublas.so.13 $(LDFLAGS) -Wl,--version-script=tests/cuda_emulator/libcublas.map -o $@ $(CUBLAS_OBJ) \
+	 $(EMULATOR)/libcudart.so.13 -lm
+
+# PTX of each target, uncompressed, with line numbers: what the emulator reads.
+$(B)/tests/cuda/kernels/%.fatbin: tests/cuda/kernels/%.cu
+	@mkdir -p $(@D)
+	$(call say,NVCC,$@)
+	$(Q)$(NVCC) -fatbin --compress-mode=none -lineinfo $(foreach a,$(CUDA_ARCHS),-gencode arch=compute_$(a),code=compute_$(a)) -o $@ $<
+
+# A library as nvcc builds it, host code and all, linked with the shared runtime: it finds the stand-in by LD_LIBRARY_PATH.
+$(B)/tests/cuda/program.so: tests/cuda/program.cu
+	@mkdir -p $(@D)
+	$(call say,NVCC,$@)
+	$(Q)$(NVCC) -shared -cudart shared -Xcompiler -fPIC --compress-mode=none -lineinfo \
+	 $(foreach a,$(CUDA_ARCHS),-gencode arch=compute_$(a),code=compute_$(a)) -o $@ $<
+
+$(B)/tests/cuda/check: $(call obj,tests/cuda/*.c) $(EMULATOR)/libcudart.so.13 $(EMULATOR)/libcublas.so.13
+	@mkdir -p $(@D)
+	$(call say,LD,$@)
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(CHECK_LIBS) -ldl
+# One test expects SIGSEGV, and tests end without unloading what they loaded.
+.PHONY: check-cuda
+check-cuda:
+	@$(MAKE) -s --no-print-directory $(JOBS) $(B)/tests/cuda/check $(B)/tests/cuda/program.so $(CUDA_KERNELS)
+	@echo "== cuda"
+	@$(if $(SAN),ASAN_OPTIONS=handle_segv=0:detect_leaks=0) CK_DEFAULT_TIMEOUT=0 ATTUNE_BUILD=$(B) ATTUNE_EMULATOR_QUIET=1 LD_LIBRARY_PATH=$(EMULATOR):$$LD_LIBRARY_PATH $(B)/tests/cuda/check
+else
+.PHONY: check-cuda
+check-cuda:
+	@echo "== cuda: skipped, nvcc is not on PATH (set NVCC=)"
+endif

@@ -1,0 +1,104 @@
+/* check_lines.c: `sample_host session`, driven through a pipe. */
+#include "rig.h"
+
+/* The answer lines; with `id` of that request, which have `key`. */
+static json_t *find_line(const char *out, const char *id, const char *key) {
+    for (const char *at = out; *at; at += strcspn(at, "\n"), at += *at != 0) {
+        json_t *line = json_loadb(at, strcspn(at, "\n"), 0, NULL);
+        ck_assert_msg(json_is_object(line), "no JSON: %.200s", at);
+        const char *of = json_string_value(json_object_get(line, "id"));
+        if (json_object_get(line, key) && (!id || (of && strcmp(of, id) == 0)))
+            return line;
+        json_decref(line);
+    }
+    return NULL;
+}
+
+static void has_error(const char *out, const char *id, const char *text) {
+    json_t *line = find_line(out, id, "error");
+    ck_assert_msg(line != NULL, "no error for %s in %s", id ? id : "a line", out);
+    const char *message = json_string_value(json_object_get(json_object_get(line, "error"), "message"));
+    ck_assert_msg(strstr(message, text) != NULL, "\"%s\" lacks \"%s\"", message, text);
+    json_decref(line);
+}
+
+#define SMALL "\"prompt\": \"red apple\", \"steps\": 2, \"width\": 64, \"height\": 64, \"seed\": 3"
+
+START_TEST(test_lines_several_requests) {
+    run_result r = run(
+        "printf '%%s\\n' '{\"id\": \"a\", " SMALL ", \"output\": \"a.png\"}' "
+        "'{\"id\": \"b\", " SMALL ", \"policy\": \"step\", \"output\": \"b.png\"}' "
+        "'{\"plugins\": true}' | $HOST session && cmp a.png b.png && "
+        "$HOST txt2img -q 'red apple' --steps 2 --width 64 --height 64 --seed 3 -o c.png && cmp a.png c.png");
+    ck_assert_msg(r.status == 0, "%s%s", r.out, r.err);
+    char *end = strstr(r.out, "c.png\n");
+    if (end)
+        *end = 0;
+    for (char *at = r.out + strlen(r.out); at > r.out && at[-1] != '\n';)
+        *--at = 0;
+    for (int i = 0; i < 2; ++i) {
+        json_t *result = find_line(r.out, i ? "b" : "a", "result"),
+               *progress = find_line(r.out, i ? "b" : "a", "progress");
+        ck_assert_ptr_nonnull(result);
+        ck_assert_ptr_nonnull(progress);
+        json_t *inside = json_object_get(result, "result");
+        ck_assert_str_eq(json_string_value(json_object_get(inside, "served_by")), "one generation");
+        ck_assert_uint_gt(json_array_size(json_object_get(json_object_get(inside, "choice"), "explain")), 0);
+        json_decref(result);
+        json_decref(progress);
+    }
+    json_t *plugins = find_line(r.out, NULL, "plugins");
+    ck_assert_ptr_nonnull(plugins);
+    json_decref(plugins);
+    run_free(&r);
+}
+END_TEST
+
+/* Each bad line is an error with its number; the session goes on and the good one is served. */
+START_TEST(test_lines_bad_input) {
+    run_result r =
+        run("printf '%%s\\n' '{' '[1]' '' '{\"id\": \"u\", \"prompt\": \"x\", \"stesp\": 3}' "
+            "'{\"id\": \"n\"}' '{\"id\": \"s\", \"prompt\": \"x\", \"steps\": 0}' "
+            "'{\"id\": \"p\", \"prompt\": \"x\", \"policy\": \"hop\"}' "
+            "'{\"id\": \"m\", \"prompt\": \"x\", \"sampler\": \"nonesuch\"}' "
+            "'{\"cancel\": \"nobody\"}' '{\"swap\": 5}' '{\"swap\": \"/nonexistent/manifest.json\"}' "
+            "'{\"id\": \"good\", " SMALL ", \"output\": \"a.png\"}' | $HOST session");
+    ck_assert_msg(r.status == 0, "%s%s", r.out, r.err);
+    ck_assert_ptr_nonnull(strstr(r.out, "line 1 is no JSON object"));
+    ck_assert_ptr_nonnull(strstr(r.out, "line 2 is no JSON object"));
+    ck_assert_ptr_nonnull(strstr(r.out, "{\"line\":9,"));
+    ck_assert_ptr_nonnull(strstr(r.out, "{\"line\":10,"));
+    ck_assert_ptr_nonnull(strstr(r.out, "no such manifest"));
+    has_error(r.out, "u", "the key stesp is not known");
+    has_error(r.out, "n", "\"prompt\": it is missing");
+    has_error(r.out, "s", "from 1 to 1000");
+    has_error(r.out, "p", "neither pin nor step");
+    has_error(r.out, "m", "nonesuch");
+    json_t *good = find_line(r.out, "good", "result");
+    ck_assert_ptr_nonnull(good);
+    json_decref(good);
+    run_free(&r);
+}
+END_TEST
+
+START_TEST(test_lines_cancel) {
+    run_result r = run(
+        "printf '%%s\\n' '{\"id\": \"long\", \"prompt\": \"x\", \"steps\": 1000}' '{\"cancel\": \"long\"}' | "
+        "$HOST session");
+    ck_assert_msg(r.status == 0, "%s%s", r.out, r.err);
+    json_t *line = find_line(r.out, "long", "error");
+    ck_assert_ptr_nonnull(line);
+    ck_assert_str_eq(json_string_value(json_object_get(json_object_get(line, "error"), "code")), "CANCELLED");
+    json_decref(line);
+    run_free(&r);
+}
+END_TEST
+
+TCase *line_cases(void) {
+    TCase *cases = tcase_create("lines");
+    tcase_add_test(cases, test_lines_several_requests);
+    tcase_add_test(cases, test_lines_bad_input);
+    tcase_add_test(cases, test_lines_cancel);
+    tcase_set_timeout(cases, 0);
+    return cases;
+}

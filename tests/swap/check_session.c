@@ -1,0 +1,221 @@
+/* check_session.c: sessions through a swap: pin, step, what may not be moved to, and a real image's bytes. */
+#include "rig.h"
+#include <limits.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+
+static attune_error error;
+static attune_swap_report report;
+
+typedef struct painted {
+    uint8_t pixels[48];
+    attune_session_moves moves;
+    attune_attention_record record[8];
+    uint32_t records;
+} painted;
+
+/* One picture, with a swap to `manifest` before step `at` (−1: none). */
+static painted paint(attune *host, attune_model *model, attune_wish wish, int at, const char *manifest) {
+    painted out = {.moves = {.struct_size = sizeof out.moves}};
+    attune_request request = {.struct_size = sizeof request,
+                              .prompt = "a fixture",
+                              .memory_limit = UINT64_MAX,
+                              .steps = 3,
+                              .batch_size = 1};
+    attune_image image = {
+        .struct_size = sizeof image, .width = 4, .height = 4, .stride = 12, .pixels = out.pixels};
+    attune_progress progress = {.struct_size = sizeof progress};
+    attune_session *session = NULL;
+    assert_ok(attune_session_open(model, &request, &wish, NULL, &session, NULL, NULL, &error), error);
+    for (int step = 0; !progress.done; ++step) {
+        if (step == at)
+            assert_ok(attune_swap(host, manifest, &report, &error), error);
+        assert_ok(attune_session_step(session, NULL, &progress, &error), error);
+    }
+    assert_ok(attune_session_image(session, 0, &image, &error), error);
+    assert_ok(attune_session_moved(session, &out.moves, &error), error);
+    for (out.records = 0; out.records < 8; ++out.records) {
+        out.record[out.records].struct_size = sizeof out.record[0];
+        if (attune_session_attention(session, out.records, &out.record[out.records], NULL))
+            break;
+    }
+    attune_session_close(session);
+    return out;
+}
+
+static attune *host;
+static attune_model *model;
+static const char *manifests[2];
+
+static void set_up(void) {
+    report = (attune_swap_report){.struct_size = sizeof report};
+    host = rig_open();
+    manifests[0] = put_plain(fixture_folder(), "plain", PUT_RENAMED);
+    manifests[1] = put_plain(fixture_folder(), "plain_b", PUT_RENAMED);
+    assert_ok(attune_load(host, manifests[0], &error), error);
+    assert_ok(attune_load(host, fixture_plugins("painter", NULL), &error), error);
+    assert_ok(attune_model_open(host, run_folder(), NULL, NULL, &model, &error), error);
+}
+
+static void tear_down(void) {
+    attune_model_close(model);
+    attune_close(host);
+}
+
+START_TEST(test_session_pin_stays) {
+    attune_wish wish = {.struct_size = sizeof wish};
+    painted alone = paint(host, model, wish, -1, NULL), moved = paint(host, model, wish, 1, manifests[1]);
+    ck_assert_mem_eq(moved.pixels, alone.pixels, sizeof alone.pixels);
+    ck_assert_uint_eq(moved.moves.moves, 0);
+    ck_assert_uint_eq(moved.moves.generations, 1);
+    ck_assert_uint_eq(moved.record[0].choice.generation, 1);
+    ck_assert_uint_eq(serving(host), 3); /* 2 is the painter */
+    ck_assert_uint_eq(in_state(host, "retired"), 0);
+}
+END_TEST
+
+/* Before each step in turn: the same bytes, and the records say who served from where. */
+START_TEST(test_session_step_moves) {
+    attune_wish wish = {
+        .struct_size = sizeof wish, .swap = ATTUNE_SWAP_STEP, .attention = "sdp-no-mem", .required = 1};
+    painted alone = paint(host, model, wish, -1, NULL);
+    for (int at = 0; at < 3; ++at) {
+        uint64_t before = serving(host);
+        painted moved = paint(host, model, wish, at, manifests[1 - at % 2]);
+        ck_assert_mem_eq(moved.pixels, alone.pixels, sizeof alone.pixels);
+        ck_assert_uint_eq(moved.moves.moves, 1);
+        ck_assert_uint_eq(moved.moves.generations, at ? 2 : 1);
+        ck_assert_uint_eq(moved.record[0].choice.generation, serving(host));
+        ck_assert_uint_eq(moved.record[0].first_unit, (uint32_t)at);
+        ck_assert_uint_eq(moved.record[0].calls, 3u - (unsigned)at);
+        ck_assert_uint_eq(moved.records, at ? 4 : 2);
+        if (at) {
+            ck_assert_uint_eq(moved.record[2].choice.generation, before);
+            ck_assert_uint_eq(moved.record[2].first_unit, 0);
+            ck_assert_uint_eq(moved.record[2].calls, (unsigned)at);
+        }
+        ck_assert_uint_eq(in_state(host, "retired"), 0);
+    }
+}
+END_TEST
+
+/* `sdp` of the fixture is only repeatable: an image that asks for that class may not change builds half way.
+ */
+START_TEST(test_session_step_keeps_the_class) {
+    attune_wish wish = {.struct_size = sizeof wish,
+                        .swap = ATTUNE_SWAP_STEP,
+                        .attention = "sdp",
+                        .determinism = ATTUNE_DETERMINISM_REPEATABLE};
+    painted moved = paint(host, model, wish, 1, manifests[1]);
+    ck_assert_uint_eq(moved.moves.moves, 0);
+    ck_assert_ptr_nonnull(strstr(moved.moves.stayed, "would change the bits"));
+    wish.determinism = ATTUNE_DETERMINISM_NONE; /* who asks for nothing is moved, and told */
+    moved = paint(host, model, wish, 1, manifests[0]);
+    ck_assert_uint_eq(moved.moves.moves, 1);
+    ck_assert_uint_eq(moved.moves.generations, 2);
+    ck_assert_str_eq(moved.moves.stayed, "");
+}
+END_TEST
+
+START_TEST(test_session_swap_policy_is_checked) {
+    attune_wish wish = {.struct_size = sizeof wish, .swap = 2};
+    attune_request request = {.struct_size = sizeof request, .prompt = "x", .steps = 1, .batch_size = 1};
+    attune_session *session = NULL;
+    ck_assert_int_eq(attune_session_open(model, &request, &wish, NULL, &session, NULL, NULL, &error),
+                     ATTUNE_INVALID_ARGUMENT);
+    ck_assert_ptr_nonnull(strstr(error.message, "swap policy 2"));
+    attune_session_moves moves = {.struct_size = sizeof moves};
+    ck_assert_int_eq(attune_session_moved(NULL, &moves, &error), ATTUNE_INVALID_ARGUMENT);
+}
+END_TEST
+
+/* ---- the real plugins ---- */
+
+enum { STEPS = 3, SIDE = 64, UNITS = STEPS + 2 };
+
+/* attune-cpu again: the same code in a file of other bytes, beneath `folder`. */
+static const char *second_build(const char *folder) {
+    static char path[PATH_MAX];
+    run_result made = run(
+        "cp \"$B/attune-cpu.so\" \"$B/attune-sampler-cpu.so\" '%s' && printf again >> '%s/attune-cpu.so' && "
+        "chmod go-w '%s'/* && \"$B/tools/fill_manifest\" \"$S/manifest.json\" '%s' '%s/manifest.json' && "
+        "chmod go-w '%s/manifest.json'",
+        folder, folder, folder, folder, folder, folder);
+    ck_assert_msg(made.status == 0, "%s", made.err);
+    run_free(&made);
+    (void)snprintf(path, sizeof path, "%s/manifest.json", folder);
+    return path;
+}
+
+static void draw(attune *with, attune_model *emoji, int at, const char *manifest, uint8_t *pixels) {
+    attune_wish wish = {.struct_size = sizeof wish, .swap = ATTUNE_SWAP_STEP, .attention = "sdp-no-mem"};
+    attune_request request = {.struct_size = sizeof request,
+                              .prompt = "red apple",
+                              .negative_prompt = "",
+                              .memory_limit = UINT64_MAX,
+                              .steps = STEPS,
+                              .width = SIDE,
+                              .height = SIDE,
+                              .batch_size = 1,
+                              .cfg_scale = 7,
+                              .determinism = ATTUNE_DETERMINISM_REPEATABLE,
+                              .seed = 5};
+    attune_image image = {
+        .struct_size = sizeof image, .width = SIDE, .height = SIDE, .stride = 3 * SIDE, .pixels = pixels};
+    attune_progress progress = {.struct_size = sizeof progress};
+    attune_session_moves moves = {.struct_size = sizeof moves};
+    attune_session *session = NULL;
+    assert_ok(attune_session_open(emoji, &request, &wish, NULL, &session, NULL, NULL, &error), error);
+    for (int unit = 0; !progress.done; ++unit) {
+        if (unit == at)
+            assert_ok(attune_swap(with, manifest, &report, &error), error);
+        assert_ok(attune_session_step(session, NULL, &progress, &error), error);
+    }
+    assert_ok(attune_session_image(session, 0, &image, &error), error);
+    assert_ok(attune_session_moved(session, &moves, &error), error);
+    ck_assert_str_eq(moves.stayed, "");
+    ck_assert_uint_eq(moves.moves, at >= 0);
+    attune_session_close(session);
+}
+
+/* Between two builds of one version and arithmetic id, at every step boundary: the bytes of an undisturbed
+ * run. The sampler's own class, repeatable, is why both are made on one machine with one thread count. */
+START_TEST(test_session_real_image_through_a_swap) {
+    char path[PATH_MAX];
+    const char *sources[2] = {NULL, second_build(fixture_folder())};
+    uint8_t *alone = malloc(3 * SIDE * SIDE), *moved = malloc(3 * SIDE * SIDE);
+    attune *real = rig_open();
+    attune_model *emoji;
+    real->parked_most = UINT32_MAX;
+    (void)snprintf(path, sizeof path, "%s/manifest.json", run_build());
+    sources[0] = path;
+    assert_ok(attune_load(real, path, &error), error);
+    char folder[PATH_MAX];
+    (void)snprintf(folder, sizeof folder, "%s/models/emoji", run_source());
+    assert_ok(attune_model_open(real, folder, NULL, NULL, &emoji, &error), error);
+    draw(real, emoji, -1, NULL, alone);
+    for (int at = 0; at < UNITS; ++at) {
+        draw(real, emoji, at, sources[1 - at % 2], moved);
+        ck_assert_msg(memcmp(moved, alone, 3 * SIDE * SIDE) == 0, "a swap before unit %d changed the picture",
+                      at);
+    }
+    attune_model_close(emoji);
+    attune_close(real);
+    free(alone);
+    free(moved);
+}
+END_TEST
+
+TCase *session_swap_cases(void) {
+    TCase *cases = tcase_create("sessions");
+    tcase_add_checked_fixture(cases, set_up, tear_down);
+    tcase_add_test(cases, test_session_pin_stays);
+    tcase_add_test(cases, test_session_step_moves);
+    tcase_add_test(cases, test_session_step_keeps_the_class);
+    tcase_add_test(cases, test_session_swap_policy_is_checked);
+#if !defined(__SANITIZE_THREAD__) /* libgomp's barriers are not seen by TSan */
+    tcase_add_test(cases, test_session_real_image_through_a_swap);
+#endif
+    tcase_set_timeout(cases, 0);
+    return cases;
+}

@@ -1,0 +1,19 @@
+/* main.c: runs the swap suite. */
+#include "rig.h"
+#include <stdlib.h>
+
+int main(void) {
+    Suite *suite = suite_create("swap");
+    suite_add_tcase(suite, stage_cases());
+    suite_add_tcase(suite, session_swap_cases());
+    suite_add_tcase(suite, watch_cases());
+#if !defined(__SANITIZE_THREAD__) /* it runs sample_host, whose sampler has libgomp in it */
+    suite_add_tcase(suite, line_cases());
+#endif
+    suite_add_tcase(suite, storm_cases());
+    SRunner *runner = srunner_create(suite);
+    srunner_run_all(runner, CK_ENV);
+    int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}
