@@ -1,5 +1,5 @@
 # Attune: build, test and measure. `make help` lists the targets.
-# B is the build folder (out of tree builds: `make B=build/clang CC=clang`); SAN=1 adds ASan and UBSan; V=1 shows commands.
+# B is the build folder (out of tree builds: `make B=build/clang CC=clang`); SAN=1 adds ASan and UBSan, SAN=thread TSan; V=1 shows commands.
 
 B       ?= build
 V       ?= 0
@@ -22,8 +22,9 @@ CPPFLAGS += -D_GNU_SOURCE -DATTUNE_VERSION='"$(VERSION)"' -DATTUNE_PLUGIN_DIR='"
 ALL_CFLAGS = -std=c11 $(WARN) $(OPT) -fPIC -fvisibility=hidden -ffp-contract=off -fno-math-errno -pthread -MMD -MP $(CPPFLAGS) $(CFLAGS)
 LDFLAGS  += -Wl,-z,noexecstack -Wl,-z,relro -Wl,-z,now -Wl,--as-needed -pthread
 ifdef SAN
-ALL_CFLAGS += -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
-LDFLAGS    += -fsanitize=address,undefined
+SANITIZERS  := $(if $(filter thread,$(SAN)),-fsanitize=thread,-fsanitize=address -fsanitize=undefined -fno-sanitize-recover=undefined)
+ALL_CFLAGS += $(SANITIZERS) -fno-omit-frame-pointer
+LDFLAGS    += $(filter -fsanitize=%,$(SANITIZERS))
 endif
 
 # Libraries by room; each is named, with the reason, in the README.
@@ -47,7 +48,7 @@ SUITES      := $(filter-out cuda,$(patsubst tests/%/,%,$(sort $(dir $(wildcard t
 EXAMPLES    := $(patsubst examples/%.c,$(B)/examples/%,$(wildcard examples/*.c))
 PLUGINS     := $(B)/attune-cpu.so $(B)/attune-sampler-cpu.so
 
-.PHONY: all build demo check check-long check-san check-clang bench bench-engine lint format install clean deps help
+.PHONY: all build demo check check-long check-san check-tsan check-clang bench bench-engine lint format install clean deps help
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -68,6 +69,9 @@ check: build ## run the tests; SUITE="kernels host" picks rooms
 
 check-san: ## the tests under ASan and UBSan, in build/san
 	@$(MAKE) -s --no-print-directory check B=build/san SAN=1 OPT=-O1
+
+check-tsan: ## the suite of swaps under TSan, in build/tsan: what runs the sampler is left out, its libgomp is not built for it
+	@$(MAKE) -s --no-print-directory check B=build/tsan SAN=thread OPT=-O1 SUITE=swap
 
 check-long: ## the suite of kernels with 30 times the random problems (half an hour); ATTUNE_CHECK_FIRST=N repeats from problem N
 	@ATTUNE_CHECK_TIMES=$${ATTUNE_CHECK_TIMES:-30} $(MAKE) -s --no-print-directory check SUITE=kernels
@@ -168,6 +172,12 @@ $(B)/bench/call_cost: $(B)/obj/bench/call_cost.o $(KERNEL_OBJ) $(B)/libattune.so
 	@mkdir -p $(@D)
 	$(call say,LD,$@)
 	$(Q)$(CC) $(LDFLAGS) -Wl,-rpath,'$$ORIGIN/..' -o $@ $(filter %.o,$^) -L$(B) -lattune -lm
+
+# It times leases, which are inside libattune.
+$(B)/bench/swap_cost: $(B)/obj/bench/swap_cost.o $(B)/libattune.a
+	@mkdir -p $(@D)
+	$(call say,LD,$@)
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(HOST_LIBS)
 
 # ---- tests: tests/ROOM/check_*.c become build/tests/ROOM/check; fixture plugins are tests/fixtures/*.c, libraries for LD_PRELOAD tests/preload/*.c ----
 $(B)/tests/fixtures/%.so: $(B)/obj/tests/fixtures/%.o plugin/plugin.map

@@ -16,7 +16,7 @@ SHAPES = ["2,8,4096,4096,40", "2,8,6144,6144,40", "2,8,1024,1024,80", "2,10,4096
           "2,8,256,256,160", "2,8,64,64,160", "2,8,4096,77,40", "2,8,1024,77,80", "8192,8,16,16,40", "1,1,4096,4096,512"]
 QUICK = ["2,8,1024,1024,80", "2,8,256,256,160", "2,8,64,64,160", "2,8,1024,77,80"]
 LAYOUTS = ["(B,H,N,D)", "(B,N,H,D)"]
-PEERS = ["flash", "math"]
+PEERS = ["torch flash", "torch math"]  # no names of ours, which has a math too
 # Threads that finished a parallel region look out for the next one; after this long OpenMP's and ours sleep.
 SETTLE_SECONDS = 0.03
 FEWEST_TURNS, SHAPE_SECONDS = 3, 10  # turns go on to --rounds until a shape has taken that long
@@ -88,7 +88,7 @@ def torch_call(torch, backend, tensors):
     """torch's function held to one of its backends; a call returns the output."""
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
-    kind = {"flash": SDPBackend.FLASH_ATTENTION, "math": SDPBackend.MATH}[backend]
+    kind = {"torch flash": SDPBackend.FLASH_ATTENTION, "torch math": SDPBackend.MATH}[backend]
 
     def attend():
         with torch.no_grad(), sdpa_kernel(kind):
@@ -134,10 +134,12 @@ def enter(torch, library, stream, shape, layout):
     batch, heads, queries, keys, _ = shape
     contestants, ours = [], []
     for peer in PEERS:
-        if peer == "flash" or batch * heads * queries * keys <= MATH_FLOATS:
+        if peer == "torch flash" or batch * heads * queries * keys <= MATH_FLOATS:
             contestants.append(Contestant(peer, layout, torch_call(torch, peer, tensors)))
     reference = contestants[0].call()
     for name in library.backends(stream, tensors):
+        if name != "sdp" and layout != LAYOUTS[0]:
+            continue
         ours.append(Attention(library, name, stream, tensors))
         tensors[3].fill_(float("nan"))
         ours[-1]()
@@ -160,11 +162,11 @@ def run_shape(torch, library, peak, cpus, threads, shape, rounds):
     for turn in range(rounds):
         if turn >= FEWEST_TURNS and time.perf_counter() - start > SHAPE_SECONDS:
             break
-        peaks.append(peak(threads, (ctypes.c_int * threads)(*cpus[:threads])))
         first = turn % len(contestants)
         for contestant in contestants[first:] + contestants[:first]:
             # A slow one needs no more turns to be known as slow.
             if turn < FEWEST_TURNS or contestant.median < 1.5 * min(c.median for c in contestants):
+                peaks.append(peak(threads, (ctypes.c_int * threads)(*cpus[:threads])))
                 contestant.turn()
     workspaces = {attention.choice.backend.decode(): attention.choice.workspace for attention in ours}
     for attention in ours:

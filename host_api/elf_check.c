@@ -236,7 +236,8 @@ static const char *const risky_imports[] = {"pthread_create",
 static bool scan_symbols(const elf *in, const dynamic_tables *tables, char reason[96]) {
     for (uint64_t at = tables->symbols; at + sizeof(Elf64_Sym) <= tables->strings; at += sizeof(Elf64_Sym)) {
         Elf64_Sym symbol;
-        (void)take(in, at, &symbol, sizeof symbol);
+        if (!take(in, at, &symbol, sizeof symbol))
+            break;
         const char *name = text_at(in, tables, symbol.st_name);
         if (ELF64_ST_BIND(symbol.st_info) == STB_GNU_UNIQUE) {
             (void)snprintf(reason, 96, "it defines the unique symbol %.48s", name ? name : "?");

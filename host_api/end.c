@@ -5,7 +5,7 @@
 #include <time.h>
 
 /* What the thread and the one who waits for it share; freed by the last of the two. */
-typedef struct burial {
+typedef struct attune_burial {
     attune_generation *generation;
     pthread_mutex_t lock;
     pthread_cond_t changed;
@@ -29,6 +29,8 @@ static void forget(attune_generation *generation) {
             *at = generation->next;
     }
     bool parked = generation->parked;
+    free(generation->burial);
+    generation->burial = NULL;
     (void)pthread_mutex_unlock(&registry->lock);
     if (!parked)
         free(generation);
@@ -90,12 +92,11 @@ static void wait_for(burial *work, pthread_t thread, uint32_t milliseconds) {
 
 /* A thread of its own, so that a quiesce that hangs takes no request with it; false where there is none. */
 static bool bury_apart(attune_generation *generation) {
-    burial *work = calloc(1, sizeof *work);
+    burial *work = generation->burial;
     pthread_condattr_t monotonic;
     pthread_t thread;
     uint32_t milliseconds = generation->host->quiesce_wait;
-    if (!work)
-        return false;
+    generation->burial = NULL;
     work->generation = generation;
     (void)pthread_mutex_init(&work->lock, NULL);
     (void)pthread_condattr_init(&monotonic);
@@ -108,6 +109,10 @@ static bool bury_apart(attune_generation *generation) {
     }
     wait_for(work, thread, milliseconds);
     return true;
+}
+
+struct attune_burial *attune_burial_new(void) {
+    return calloc(1, sizeof(burial));
 }
 
 void attune_generation_release(attune_generation *generation) {

@@ -89,6 +89,11 @@ attune_generation *attune_generation_new(attune *host) {
     attune_generation *generation = calloc(1, sizeof *generation);
     if (!generation)
         return NULL;
+    generation->burial = attune_burial_new();
+    if (!generation->burial) {
+        free(generation);
+        return NULL;
+    }
     atomic_init(&generation->leases, 1);
     generation->host = host;
     generation->copy.fd = -1;

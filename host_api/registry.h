@@ -49,6 +49,7 @@ typedef struct attune_generation {
     const char *stage;              /* what is being done to load it: static text */
     char unload_risk[96];           /* why it is parked rather than unmapped; "" = nothing found */
     struct attune_generation *next; /* in the registry's list of all */
+    struct attune_burial *burial;   /* for its end, made at the start so that ending cannot fail */
 
     /* Of a library that was loaded (all NULL or 0 otherwise). */
     attune_copy copy;
@@ -119,6 +120,8 @@ const attune_generation *attune_snapshot_refused(const attune_snapshot *snapshot
 /* [any] A cleared generation with the next number, holding the host, with one lease that is the caller's;
  * NULL when memory is out. */
 attune_generation *attune_generation_new(attune *host);
+/* What end.c will need for it; NULL = no memory. */
+struct attune_burial *attune_burial_new(void);
 attune_generation *attune_generation_lease(attune_generation *generation);
 /* [any] Give back a lease. The last one has a thread of its own quiesce and destroy the instance and park or
  * unmap the library, and waits for it, but no longer than the host's quiesce_wait: then the generation is

@@ -42,14 +42,19 @@ static attune_code compare(const bench *on, const attune_attention_info *info, i
     return ATTUNE_OK;
 }
 
-static attune_code run_case(bench *on, uint32_t index, const attune_attention_info *info, uint32_t number,
-                            const uint32_t *bits, attune_error *error) {
+/* The tensors of one case; the mask as the host's calls hand it over: broadcast to four axes by strides of 0.
+ */
+typedef struct views {
+    attune_tensor q, k, v, out, mask, wide;
+} views;
+
+static void fill_case(bench *on, uint32_t number, const attune_device_id *device, views *to) {
     const attune_self_test_case *c = &attune_self_tests[number];
-    attune_generation *generation = on->generation;
     const int64_t shape_q[4] = {c->batch, c->heads_q, c->n_q, c->d_qk},
                   shape_k[4] = {c->batch, c->heads_kv, c->n_k, c->d_qk},
                   shape_v[4] = {c->batch, c->heads_kv, c->n_k, c->d_v},
-                  shape_o[4] = {c->batch, c->heads_q, c->n_q, c->d_v}, shape_m[4] = {1, 1, c->n_q, c->n_k};
+                  shape_o[4] = {c->batch, c->heads_q, c->n_q, c->d_v}, shape_m[4] = {1, 1, c->n_q, c->n_k},
+                  full[4] = {c->batch, c->heads_q, c->n_q, c->n_k};
     attune_self_test_fill(on->q, c->batch * c->heads_q * c->n_q * c->d_qk, 4 * number + 1);
     attune_self_test_fill(on->k, c->batch * c->heads_kv * c->n_k * c->d_qk, 4 * number + 2);
     attune_self_test_fill(on->v, c->batch * c->heads_kv * c->n_k * c->d_v, 4 * number + 3);
@@ -58,18 +63,50 @@ static attune_code run_case(bench *on, uint32_t index, const attune_attention_in
     for (int64_t i = 0; i < outputs(c); ++i)
         on->out[i] = NAN;
     bool floats = c->mask == ATTUNE_MASK_FLOAT;
-    attune_tensor q = attune_tensor_view(on->q, ATTUNE_F32, info->device, 4, shape_q),
-                  k = attune_tensor_view(on->k, ATTUNE_F32, info->device, 4, shape_k),
-                  v = attune_tensor_view(on->v, ATTUNE_F32, info->device, 4, shape_v),
-                  o = attune_tensor_view(on->out, ATTUNE_F32, info->device, 4, shape_o),
-                  m = attune_tensor_view(floats ? (void *)on->added : on->kept,
-                                         floats ? ATTUNE_F32 : ATTUNE_BOOL, info->device, 4, shape_m);
-    bool masked = c->mask != ATTUNE_MASK_NONE;
+    to->q = attune_tensor_view(on->q, ATTUNE_F32, *device, 4, shape_q);
+    to->k = attune_tensor_view(on->k, ATTUNE_F32, *device, 4, shape_k);
+    to->v = attune_tensor_view(on->v, ATTUNE_F32, *device, 4, shape_v);
+    to->out = attune_tensor_view(on->out, ATTUNE_F32, *device, 4, shape_o);
+    to->mask = to->wide = attune_tensor_view(floats ? (void *)on->added : on->kept,
+                                             floats ? ATTUNE_F32 : ATTUNE_BOOL, *device, 4, shape_m);
+    memcpy(to->wide.shape, full, sizeof full);
+}
+
+/* Run what was answered, in a workspace of its own. */
+static attune_code run_answered(bench *on, uint32_t index, const attune_attention_problem *problem,
+                                const attune_attention_answer *answer, attune_attention_args *args,
+                                attune_error *error) {
+    attune_generation *generation = on->generation;
+    const attune_control control = {.struct_size = sizeof control};
+    attune_error reason = {.code = ATTUNE_OK};
+    void *workspace = answer->workspace
+                          ? attune_services_alloc(&generation->services, answer->workspace, "workspace")
+                          : NULL;
+    if (answer->workspace && !workspace)
+        return attune_fail(error, ATTUNE_RESOURCE_EXHAUSTED, ATTUNE_DOMAIN, generation->path,
+                           "no memory for the self-test's workspace");
+    args->workspace = workspace;
+    args->workspace_bytes = answer->workspace;
+    attune_pool_enter(generation->host->pool);
+    attune_code code = generation->attention->run(generation->instance, index, problem, answer->plan, args,
+                                                  &on->stream, &control, &reason);
+    attune_pool_leave(generation->host->pool);
+    attune_services_free(&generation->services, workspace);
+    return code ? attune_plugin_said(code, generation->id, "run", &reason, error) : ATTUNE_OK;
+}
+
+static attune_code run_case(bench *on, uint32_t index, const attune_attention_info *info, uint32_t number,
+                            const uint32_t *bits, attune_error *error) {
+    attune_generation *generation = on->generation;
+    bool masked = attune_self_tests[number].mask != ATTUNE_MASK_NONE;
+    views at;
+    fill_case(on, number, &info->device, &at);
     attune_attention_problem problem;
-    attune_code code = attune_attention_problem_init(&problem, &q, &k, &v, masked ? &m : NULL, &o, error);
+    attune_code code = attune_attention_problem_init(&problem, &at.q, &at.k, &at.v, masked ? &at.mask : NULL,
+                                                     &at.out, error);
     if (code)
         return code;
-    problem.causal = c->causal;
+    problem.causal = attune_self_tests[number].causal;
     problem.workers = on->stream.workers;
     attune_attention_answer answer = {.struct_size = sizeof answer};
     attune_error reason = {.code = ATTUNE_OK};
@@ -78,29 +115,13 @@ static attune_code run_case(bench *on, uint32_t index, const attune_attention_in
         return attune_plugin_said(code, generation->id, "query", &reason, error);
     if (answer.code)
         return ATTUNE_OK;
-    void *workspace =
-        answer.workspace ? attune_services_alloc(&generation->services, answer.workspace, "workspace") : NULL;
-    if (answer.workspace && !workspace)
-        return attune_fail(error, ATTUNE_RESOURCE_EXHAUSTED, ATTUNE_DOMAIN, generation->path,
-                           "no memory for the self-test's workspace");
-    /* A mask is handed over as the host's calls do it: broadcast to four axes by strides of 0. */
-    attune_tensor wide = m;
-    for (int axis = 0; axis < 4 && masked; ++axis) {
-        const int64_t full[4] = {c->batch, c->heads_q, c->n_q, c->n_k};
-        wide.shape[axis] = full[axis];
-        wide.stride[axis] = problem.stride_mask[axis];
-    }
-    const attune_control control = {.struct_size = sizeof control};
-    attune_attention_args args = {sizeof args,     0, &q, &k, &v, masked ? &wide : NULL, &o, workspace,
-                                  answer.workspace};
-    attune_pool_enter(generation->host->pool);
-    code = generation->attention->run(generation->instance, index, &problem, answer.plan, &args, &on->stream,
-                                      &control, &reason);
-    attune_pool_leave(generation->host->pool);
-    attune_services_free(&generation->services, workspace);
-    if (code)
-        return attune_plugin_said(code, generation->id, "run", &reason, error);
-    return compare(on, info, answer.determinism, number, bits, error);
+    attune_attention_args args = {
+        .struct_size = sizeof args, .q = &at.q, .k = &at.k, .v = &at.v, .out = &at.out};
+    memcpy(at.wide.stride, problem.stride_mask, sizeof problem.stride_mask);
+    if (masked)
+        args.mask = &at.wide;
+    code = run_answered(on, index, &problem, &answer, &args, error);
+    return code ? code : compare(on, info, answer.determinism, number, bits, error);
 }
 
 attune_code attune_self_test(attune_generation *generation, attune_error *error) {

@@ -124,36 +124,55 @@ json_t *plugins_list(struct app *app) {
     return list;
 }
 
-/* The generations as lines, whenever they have changed, until an interrupt. */
+/* The generations as lines; NULL = no memory. The caller frees. */
+static char *generation_lines(attune *host) {
+    char *text = NULL;
+    size_t size;
+    FILE *lines = open_memstream(&text, &size);
+    if (!lines)
+        return NULL;
+    attune_generation_info info = {.struct_size = sizeof info};
+    for (uint32_t i = 0; attune_generation_at(host, i, &info, NULL) == ATTUNE_OK; ++i)
+        fprintf(lines, "generation %llu  %s %s  %s  %u leases  %s%s%s\n",
+                (unsigned long long)info.plugin.generation, info.plugin.id, info.plugin.version,
+                info.plugin.state, info.leases, info.plugin.path, *info.unload_risk ? "  stays mapped: " : "",
+                info.unload_risk);
+    if (fclose(lines) == 0)
+        return text;
+    free(text);
+    return NULL;
+}
+
+/* Whenever the generations have changed they are printed, until an interrupt or until nobody reads. */
 static attune_code watch_generations(struct app *app) {
     attune_watch *watch;
-    char before[8192] = "", now[8192];
+    char *before = NULL;
     const attune_control *interrupt = interrupt_control();
     attune_code code = attune_watch_open(app->host, &watch, &app->error);
-    while (!code && !interrupt->cancelled(interrupt->context)) {
-        attune_generation_info info = {.struct_size = sizeof info};
-        size_t used = 0;
-        *now = 0;
-        for (uint32_t i = 0; attune_generation_at(app->host, i, &info, NULL) == ATTUNE_OK; ++i)
-            if (used < sizeof now - 900)
-                used += (size_t)snprintf(
-                    now + used, sizeof now - used, "generation %llu  %s %s  %s  %u leases  %s%s%s\n",
-                    (unsigned long long)info.plugin.generation, info.plugin.id, info.plugin.version,
-                    info.plugin.state, info.leases, info.plugin.path,
-                    *info.unload_risk ? "  stays mapped: " : "", info.unload_risk);
-        if (strcmp(before, now) != 0) {
+    if (code)
+        return code;
+    while (!interrupt->cancelled(interrupt->context)) {
+        char *now = generation_lines(app->host);
+        if (now && (!before || strcmp(before, now) != 0)) {
             printf("%s\n", now);
-            (void)fflush(stdout);
-            memcpy(before, now, sizeof before);
+            if (fflush(stdout) != 0) { /* the error is told when the output ends */
+                free(now);
+                break;
+            }
         }
+        free(before);
+        before = now;
+        attune_swap_report report = {.struct_size = sizeof report};
         attune_error reason = {.code = ATTUNE_OK};
-        attune_code seen = attune_watch_wait(watch, 200, NULL, &reason);
-        if (seen && seen != ATTUNE_DEADLINE_EXCEEDED)
+        attune_code seen = attune_watch_wait(watch, 200, &report, &reason);
+        if (seen && seen != ATTUNE_DEADLINE_EXCEEDED && !report.refused) /* the log has told a refusal */
             app_warn(app, "%s: %s; what was loaded serves on", reason.where, reason.message);
     }
-    if (!code)
-        attune_watch_close(watch);
-    return code ? code : attune_fail(&app->error, ATTUNE_CANCELLED, "sample_host", "plugins", "interrupted");
+    free(before);
+    attune_watch_close(watch);
+    return ferror(stdout)
+               ? ATTUNE_OK
+               : attune_fail(&app->error, ATTUNE_CANCELLED, "sample_host", "plugins", "interrupted");
 }
 
 static attune_code run(struct app *app, int argc, const char **argv) {

@@ -238,7 +238,7 @@ static attune_code write_pictures(session_job *job, attune_session *session,
                                   error);
         if (!code) {
             json_array_append_new(outputs, json_text(path));
-            json_array_append_new(seeds, json_integer((json_int_t)(job->ask.seed + i)));
+            json_array_append_new(seeds, json_integer((json_int_t)job->ask.seed + (json_int_t)i));
         }
         free(text);
     }

@@ -110,10 +110,13 @@ typedef struct attune_plugin {
     /* [any] An interface's table by id ("attune.attention/1") or NULL. Owned by the plugin, valid until
      * destroy. */
     const void *(*get_interface)(void *instance, const char *id);
-    /* [main] Wait until no enqueued work refers to this instance; new calls are not made after it. May block.
-     */
+    /* Called once, after the last lease has ended, in a thread of its own (where none is to be had, in the
+     * one that gave the last lease back): thread-local state of create is not there. No other call into this
+     * instance runs or follows, but destroy. Wait until no enqueued work refers to this instance. May block;
+     * after 5 s the host goes on without it (docs/abi.md, rule 56). */
     attune_code (*quiesce)(void *instance, attune_error *error);
-    /* [main] Free everything of this instance. Every model and session was closed before. */
+    /* In the same thread, after quiesce, also where that failed. Free everything of this instance. Every
+     * model and session was closed before. */
     void (*destroy)(void *instance);
 } attune_plugin;
 ATTUNE_STATIC_ASSERT(sizeof(attune_plugin) == 72, "attune_plugin is part of the ABI");

@@ -16,6 +16,5 @@ if ! "$source/scripts/deps.sh" gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-
 fi
 $compiler -std=c11 -D_GNU_SOURCE -O3 -Wall -Wextra -Werror -ffp-contract=off -fno-math-errno -static \
     -I"$source/tests/kernels/arm64" -I"$source" -o "$directory/arm64" "$source/tests/kernels/arm64/main.c" \
-    "$source/tests/kernels/cases.c" "$source/tests/kernels/norm_cases.c" "$source/tests/kernels/products.c" \
-    "$source"/kernels/cpu/*.c "$source"/kernels/reference/*.c -lm
+    "$source/tests/kernels/cases.c" "$source/tests/kernels/norm_cases.c" "$source/tests/kernels/products.c" "$source"/kernels/cpu/*.c "$source"/kernels/reference/*.c -lm
 qemu-aarch64 "$directory/arm64" "$3"

@@ -94,11 +94,47 @@ START_TEST(test_lines_cancel) {
 }
 END_TEST
 
+/* `plugins --watch`: a build is replaced, then deleted; each state is shown, each reason told once. */
+START_TEST(test_lines_plugins_watch) {
+    const char *old = fixture_folder(), *new = fixture_folder();
+    (void)put_plain(old, "plain", PUT_RENAMED);
+    (void)put_plain(new, "plain_tls", PUT_RENAMED);
+    run_result r = run("\"$HOST\" plugins --plugin '%s/manifest.json' --watch >seen 2>said & pid=$!\n"
+                       "await() { while kill -0 $pid && ! grep -q \"$1\" $2; do sleep 0.02; done; }\n"
+                       "replace() { cp -p \"$1/$2\" '%s/new' && mv '%s/new' '%s/'$2; }\n"
+                       "await '^generation 1  fixture-plain 1.2.3  active  1 leases' seen\n"
+                       "replace '%s' plug.so; replace '%s' manifest.json; await 'active.*thread-local' seen\n"
+                       "rm '%s/plug.so'; await 'cannot open' said\n"
+                       "kill -INT $pid; wait $pid; echo $?; cat seen",
+                       old, old, old, old, new, new, old);
+    ck_assert_msg(strncmp(r.out, "130\n", 4) == 0, "%s%s", r.out, r.err);
+    const char *next = strstr(r.out, "thread-local");
+    ck_assert_msg(next && (SANITIZED || !strstr(next, "generation 1 ")), "%s",
+                  r.out); /* the old one is gone */
+    run_free(&r);
+    r = run("cat said");
+    ck_assert_msg(run_lines(r.out) == 2, "%s", r.out);
+    ck_assert_ptr_nonnull(strstr(r.out, "swap refused at the stage check"));
+    ck_assert_ptr_nonnull(strstr(r.out, ", serves on"));
+    ck_assert_ptr_nonnull(strstr(r.out, "sample_host: interrupted"));
+    run_free(&r);
+}
+END_TEST
+
+/* Nobody reads: it ends by itself. */
+START_TEST(test_lines_plugins_watch_without_a_reader) {
+    run_fails("\"$HOST\" plugins --watch >/dev/full", 1, "cannot write to standard output");
+    run_fails("\"$HOST\" plugins --watch --json >/dev/null", 2, "only one of the two");
+}
+END_TEST
+
 TCase *line_cases(void) {
     TCase *cases = tcase_create("lines");
     tcase_add_test(cases, test_lines_several_requests);
     tcase_add_test(cases, test_lines_bad_input);
     tcase_add_test(cases, test_lines_cancel);
+    tcase_add_test(cases, test_lines_plugins_watch);
+    tcase_add_test(cases, test_lines_plugins_watch_without_a_reader);
     tcase_set_timeout(cases, 0);
     return cases;
 }

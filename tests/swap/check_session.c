@@ -117,6 +117,97 @@ START_TEST(test_session_step_keeps_the_class) {
 }
 END_TEST
 
+/* What was planned is kept: no build that needs more workspace, none that keeps less than was promised. */
+START_TEST(test_session_step_keeps_the_plan) {
+    const char *worse = put_plain(fixture_folder(), "plain_worse", PUT_RENAMED);
+    attune_wish wish = {
+        .struct_size = sizeof wish, .swap = ATTUNE_SWAP_STEP, .attention = "sdp-no-mem", .required = 1};
+    painted moved = paint(host, model, wish, 1, worse);
+    ck_assert_uint_eq(moved.moves.moves, 0);
+    ck_assert_uint_eq(moved.records, 2);
+    ck_assert_ptr_nonnull(strstr(moved.moves.stayed, "needs 8192 bytes of workspace"));
+    assert_ok(attune_swap(host, manifests[0], &report, &error), error);
+    wish.attention = "sdp";
+    moved = paint(host, model, wish, 1, worse);
+    ck_assert_uint_eq(moved.moves.moves, 0);
+    ck_assert_uint_eq(moved.records, 2);
+    ck_assert_ptr_nonnull(strstr(moved.moves.stayed, "keeps none, the session promised repeatable"));
+}
+END_TEST
+
+/* ---- from sdp to sdp-no-mem: the new build no longer has the backend that was asked for ---- */
+
+static const char *put_pair(void) {
+    const char *folder = fixture_folder();
+    json_t *manifest = put_library(folder, "plain_pair", PUT_RENAMED);
+    fixture_set(manifest, "libraries.0.attention.1.determinism", json_string("portable"));
+    fixture_set(manifest, "libraries.0.attention.1.arithmetic", json_string("fixture-f64-1"));
+    return put_manifest(folder, manifest);
+}
+
+static const char *put_single(void) {
+    const char *folder = fixture_folder();
+    json_t *manifest = put_library(folder, "plain_single", PUT_RENAMED);
+    fixture_set(manifest, "libraries.0.attention.1", NULL);
+    return put_manifest(folder, manifest);
+}
+
+/* The record of sdp before step `at`, and of sdp-no-mem from there on. */
+static void check_mixed(const painted *made, uint32_t at, uint64_t before) {
+    ck_assert_uint_eq(made->moves.moves, 1);
+    ck_assert_uint_eq(made->moves.generations, 2);
+    ck_assert_uint_eq(made->records, 4);
+    for (int i = 0; i < 4; ++i) {
+        const attune_attention_record *record = &made->record[i];
+        ck_assert_str_eq(record->choice.backend, i < 2 ? "sdp-no-mem" : "sdp");
+        ck_assert_uint_eq(record->choice.generation, i < 2 ? serving(host) : before);
+        ck_assert_uint_eq(record->first_unit, i < 2 ? at : 0);
+        ck_assert_uint_eq(record->calls, i < 2 ? 3 - at : at);
+        ck_assert_msg((*record->choice.fallback != 0) == (i < 2), "\"%s\"", record->choice.fallback);
+    }
+}
+
+/* Of one arithmetic id: at each step the bytes of an undisturbed run, and the records name both backends. */
+START_TEST(test_session_step_to_another_backend) {
+    const char *pair = put_pair(), *single = put_single();
+    attune_wish wish = {.struct_size = sizeof wish,
+                        .swap = ATTUNE_SWAP_STEP,
+                        .attention = "sdp",
+                        .determinism = ATTUNE_DETERMINISM_REPEATABLE};
+    assert_ok(attune_swap(host, pair, &report, &error), error);
+    painted alone = paint(host, model, wish, -1, NULL);
+    for (uint32_t at = 1; at < 3; ++at) {
+        uint64_t before = serving(host);
+        painted moved = paint(host, model, wish, (int)at, single);
+        ck_assert_mem_eq(moved.pixels, alone.pixels, sizeof alone.pixels);
+        check_mixed(&moved, at, before);
+        assert_ok(attune_swap(host, pair, &report, &error), error);
+    }
+    wish.required = 1; /* a backend that must be it is not left */
+    painted stayed = paint(host, model, wish, 1, single);
+    ck_assert_uint_eq(stayed.moves.moves, 0);
+    ck_assert_ptr_nonnull(strstr(stayed.moves.stayed, "sdp"));
+}
+END_TEST
+
+/* Of two arithmetic ids: only an image that asks for no class is moved. */
+START_TEST(test_session_step_to_another_arithmetic) {
+    const char *single = put_single();
+    attune_wish wish = {.struct_size = sizeof wish,
+                        .swap = ATTUNE_SWAP_STEP,
+                        .attention = "sdp",
+                        .determinism = ATTUNE_DETERMINISM_REPEATABLE};
+    painted moved = paint(host, model, wish, 1, single);
+    ck_assert_uint_eq(moved.moves.moves, 0);
+    ck_assert_ptr_nonnull(strstr(moved.moves.stayed, "would change the bits"));
+    assert_ok(attune_swap(host, manifests[0], &report, &error), error);
+    uint64_t before = serving(host);
+    wish.determinism = ATTUNE_DETERMINISM_NONE;
+    moved = paint(host, model, wish, 1, single);
+    check_mixed(&moved, 1, before);
+}
+END_TEST
+
 START_TEST(test_session_swap_policy_is_checked) {
     attune_wish wish = {.struct_size = sizeof wish, .swap = 2};
     attune_request request = {.struct_size = sizeof request, .prompt = "x", .steps = 1, .batch_size = 1};
@@ -212,10 +303,12 @@ TCase *session_swap_cases(void) {
     tcase_add_test(cases, test_session_pin_stays);
     tcase_add_test(cases, test_session_step_moves);
     tcase_add_test(cases, test_session_step_keeps_the_class);
+    tcase_add_test(cases, test_session_step_keeps_the_plan);
+    tcase_add_test(cases, test_session_step_to_another_backend);
+    tcase_add_test(cases, test_session_step_to_another_arithmetic);
     tcase_add_test(cases, test_session_swap_policy_is_checked);
-#if !defined(__SANITIZE_THREAD__) /* libgomp's barriers are not seen by TSan */
-    tcase_add_test(cases, test_session_real_image_through_a_swap);
-#endif
+    if (!TSAN)
+        tcase_add_test(cases, test_session_real_image_through_a_swap);
     tcase_set_timeout(cases, 0);
     return cases;
 }
