@@ -32,8 +32,8 @@ static attention_case chunked_case(uint64_t seed) {
 }
 
 START_TEST(random_problems) {
-    for (uint64_t seed = 0; seed < 60; ++seed) {
-        const attention_case c = chunked_case(20000 + (uint64_t)_i * 60 + seed);
+    for (uint64_t seed = 0; seed < check_count(60); ++seed) {
+        const attention_case c = chunked_case(20000 + (uint64_t)_i * check_count(60) + seed);
         for (int i = ATTUNE_ATTENTION_ROW_BLOCKS; i < ATTUNE_ATTENTION_ALGORITHMS; ++i)
             compare_algorithm(&c, i);
     }
