@@ -3,9 +3,10 @@
  * one thread. */
 #include <attune/host.h>
 #include <stdlib.h>
-#include <time.h>
 
 #include "kernels/cpu/dispatch.h"
+
+#include "timing.h"
 
 enum { ROUNDS = 41, CALLS = 2000, CHANNELS = 8 };
 
@@ -17,22 +18,6 @@ static void must(attune_code code) {
         return;
     fprintf(stderr, "%s: %s; %s\n", error.where, error.message, error.hint);
     exit(1);
-}
-
-static double now(void) {
-    struct timespec time;
-    (void)clock_gettime(CLOCK_MONOTONIC, &time);
-    return 1e9 * (double)time.tv_sec + (double)time.tv_nsec;
-}
-
-static int compare(const void *a, const void *b) {
-    const double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-static double median(double *times) {
-    qsort(times, ROUNDS, sizeof *times, compare);
-    return times[ROUNDS / 2];
 }
 
 typedef struct bench {
@@ -127,8 +112,8 @@ int main(int argc, char **argv) {
         kernel[round] = time_calls(&b, call_kernel);
         choose[round] = time_calls(&b, call_choose);
     }
-    printf("{\"attend\": %.1f, \"kernel\": %.1f, \"choose\": %.1f, \"backends\": %u}\n", median(attend),
-           median(kernel), median(choose), choice.candidates);
+    printf("{\"attend\": %.1f, \"kernel\": %.1f, \"choose\": %.1f, \"backends\": %u}\n",
+           median(attend, ROUNDS), median(kernel, ROUNDS), median(choose, ROUNDS), choice.candidates);
     free(b.workspace);
     attune_binding_release(b.binding);
     attune_stream_destroy(&b.stream);

@@ -7,10 +7,11 @@
 #include <spawn.h>
 #include <stdlib.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 /* Swaps stay below the cap of parked generations. */
+#include "timing.h"
+
 enum { ROUNDS = 15, CALLS = 2000, CHANNELS = 8 };
 
 static attune_error error;
@@ -39,22 +40,6 @@ static void need(int done, const char *what) {
         return;
     perror(what);
     exit(1);
-}
-
-static double now(void) {
-    struct timespec time;
-    (void)clock_gettime(CLOCK_MONOTONIC, &time);
-    return 1e9 * (double)time.tv_sec + (double)time.tv_nsec;
-}
-
-static int compare(const void *a, const void *b) {
-    const double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-static double median(double *times) {
-    qsort(times, ROUNDS, sizeof *times, compare);
-    return times[ROUNDS / 2];
 }
 
 static void begin(bench *b, const char *folder, const char *model) {
@@ -172,8 +157,8 @@ int main(int argc, char **argv) {
     time_restarts(argv, restart);
     printf("{\"lease_ns\": %.1f, \"attend_ns\": %.1f, \"published_ms\": %.2f, \"served_ms\": %.2f, "
            "\"restart_ms\": %.2f}\n",
-           median(lease), median(attend), median(published) / 1e6, median(served) / 1e6,
-           median(restart) / 1e6);
+           median(lease, ROUNDS), median(attend, ROUNDS), median(published, ROUNDS) / 1e6,
+           median(served, ROUNDS) / 1e6, median(restart, ROUNDS) / 1e6);
     end(&b);
     return 0;
 }

@@ -171,12 +171,12 @@ static void attend_panel(const attune_attention_f32 *a, uint64_t index, ahead *n
         start_tile(&tiles[count], &p, factor);
     }
     const int64_t end = tiles[count - 1].seen; /* the last tile sees the most */
-    const int copied = copy_floats(a) > 0;
+    float *const copy = copy_floats(a) ? p.arrays + (int64_t)(panel_tiles(a) * tile_floats(a)) : NULL;
     for (int64_t first = 0; first < end; first += KEYS) {
         block b = find_keys(&p, first, end - first < KEYS ? end - first : KEYS);
         find_values(&p, &b);
-        if (copied)
-            copy_block(&b, a, p.arrays + (int64_t)(panel_tiles(a) * tile_floats(a)));
+        if (copy)
+            copy_block(&b, a, copy);
         for (int i = 0; i < count; ++i)
             if (first < tiles[i].seen)
                 attend[(tiles[i].rows - 1) / WIDTH](&tiles[i], &b);
