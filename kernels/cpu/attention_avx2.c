@@ -7,6 +7,8 @@
 #define GROUP_2       6
 #define GROUP_3       4
 #define CHANNEL_PIECE 160
+#define ROW_GROUP     4
+#define PREFETCH_LEVEL 2
 #define EXP2_CHAINS   6
 
 #include "kernels/cpu/attention_tile.h"

@@ -8,7 +8,9 @@
 #define GROUP_2       8
 #define GROUP_3       8
 #define GROUP_4       6
-#define CHANNEL_PIECE 64
+#define CHANNEL_PIECE 96
+#define ROW_GROUP     8
+#define PREFETCH_LEVEL 2
 #define EXP2_CHAINS   8
 
 #include "kernels/cpu/attention_tile.h"

@@ -92,23 +92,21 @@ static void attend_keys(const panel *p, int64_t first, int64_t end) {
 }
 
 /* Not inlined: see attune_fp_enter. */
-__attribute__((noinline)) static void attend_chunk(const attune_attention_f32 *a, uint64_t index,
-                                                   float factor, float *memory) {
-    const panel p = find_panel(a, index, (int64_t)chunk_rows(a), memory);
+__attribute__((noinline)) static void attend_chunk(const panel *p) {
     float *scores;
-    for (int64_t offset = 0; offset < p.rows; offset += TILE_LANES) {
-        const tile t = chunk_tile(&p, offset, &scores), joined = joined_tile(&t);
+    for (int64_t offset = 0; offset < p->rows; offset += TILE_LANES) {
+        const tile t = chunk_tile(p, offset, &scores), joined = joined_tile(&t);
         start_softmax(&joined);
-        memset(joined.sums, 0, (size_t)(a->d_v * tile_lanes(&t)) * sizeof(float));
-        load_tile(&t, &p, factor);
+        memset(joined.sums, 0, (size_t)(p->args->d_v * tile_lanes(&t)) * sizeof(float));
+        load_tile(&t, p);
     }
-    for (int64_t first = 0, keys; first < a->n_k; first += keys) {
-        keys = a->n_k - first < a->chunk_k ? a->n_k - first : a->chunk_k;
-        attend_keys(&p, first, first + keys);
+    for (int64_t first = 0, keys; first < p->args->n_k; first += keys) {
+        keys = p->args->n_k - first < p->args->chunk_k ? p->args->n_k - first : p->args->chunk_k;
+        attend_keys(p, first, first + keys);
     }
-    for (int64_t offset = 0; offset < p.rows; offset += TILE_LANES) {
-        const tile t = chunk_tile(&p, offset, &scores), joined = joined_tile(&t);
-        store_tile(&joined, &p);
+    for (int64_t offset = 0; offset < p->rows; offset += TILE_LANES) {
+        const tile t = chunk_tile(p, offset, &scores), joined = joined_tile(&t);
+        store_tile(&joined, p);
     }
 }
 

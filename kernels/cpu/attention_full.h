@@ -32,12 +32,12 @@ static tile slice_tile(const panel *p, int64_t offset, float **scores) {
     return place_tile(p, offset, p->arrays + offset / TILE_LANES * floats);
 }
 
-static void score_slice(const panel *p, float factor) {
+static void score_slice(const panel *p) {
     float *scores;
     for (int64_t offset = 0; offset < p->rows; offset += TILE_LANES) {
         const tile t = slice_tile(p, offset, &scores);
         start_softmax(&t);
-        load_tile(&t, p, factor);
+        load_tile(&t, p);
     }
     for (int64_t first = 0; first < p->args->n_k; first += KEYS) {
         const int64_t left = p->args->n_k - first;
@@ -63,19 +63,17 @@ static void value_slice(const panel *p) {
 }
 
 /* Not inlined: see attune_fp_enter. */
-__attribute__((noinline)) static void attend_slice(const attune_attention_f32 *a, uint64_t index,
-                                                   float factor, float *memory) {
-    const panel p = find_panel(a, index, (int64_t)slice_rows(a), memory);
+__attribute__((noinline)) static void attend_slice(const panel *p) {
     float *scores;
-    score_slice(&p, factor);
-    for (int64_t offset = 0; offset < p.rows; offset += TILE_LANES) {
-        const tile t = slice_tile(&p, offset, &scores);
+    score_slice(p);
+    for (int64_t offset = 0; offset < p->rows; offset += TILE_LANES) {
+        const tile t = slice_tile(p, offset, &scores);
         weigh_step(&t, scores, t.seen);
     }
-    value_slice(&p);
-    for (int64_t offset = 0; offset < p.rows; offset += TILE_LANES) {
-        const tile t = slice_tile(&p, offset, &scores);
-        store_tile(&t, &p);
+    value_slice(p);
+    for (int64_t offset = 0; offset < p->rows; offset += TILE_LANES) {
+        const tile t = slice_tile(p, offset, &scores);
+        store_tile(&t, p);
     }
 }
 
@@ -114,40 +112,32 @@ static tile matrix_tile(const panel *p, float **scores) {
 }
 
 /* Not inlined: see attune_fp_enter. */
-__attribute__((noinline)) static void score_matrix(const attune_attention_f32 *a, uint64_t index,
-                                                   float factor, float *memory) {
-    const panel p = find_panel(a, index, TILE_LANES, memory);
+__attribute__((noinline)) static void score_matrix(const panel *p) {
     float *scores;
-    const tile t = matrix_tile(&p, &scores);
+    const tile t = matrix_tile(p, &scores);
     start_softmax(&t);
-    load_tile(&t, &p, factor);
+    load_tile(&t, p);
     for (int64_t first = 0; first < t.seen; first += KEYS) {
-        const block b = find_keys(&p, first, t.seen - first < KEYS ? t.seen - first : KEYS);
+        const block b = find_keys(p, first, t.seen - first < KEYS ? t.seen - first : KEYS);
         score_step(&t, &b, scores + first * tile_lanes(&t));
     }
 }
 
-__attribute__((noinline)) static void weigh_matrix(const attune_attention_f32 *a, uint64_t index,
-                                                   float factor, float *memory) {
-    (void)factor;
-    const panel p = find_panel(a, index, TILE_LANES, memory);
+__attribute__((noinline)) static void weigh_matrix(const panel *p) {
     float *scores;
-    const tile t = matrix_tile(&p, &scores);
+    const tile t = matrix_tile(p, &scores);
     weigh_step(&t, scores, t.seen);
 }
 
-__attribute__((noinline)) static void value_matrix(const attune_attention_f32 *a, uint64_t index,
-                                                   float factor, float *memory) {
-    (void)factor;
-    const panel p = find_panel(a, index, TILE_LANES, memory);
+__attribute__((noinline)) static void value_matrix(const panel *p) {
     float *scores;
-    const tile t = matrix_tile(&p, &scores);
+    const tile t = matrix_tile(p, &scores);
     for (int64_t first = 0; first < t.seen; first += KEYS) {
         block b = {.first = first, .keys = t.seen - first < KEYS ? t.seen - first : KEYS};
-        find_values(&p, &b);
+        find_values(p, &b);
         value_step(&t, &b, scores + first * tile_lanes(&t), first > 0);
     }
-    store_tile(&t, &p);
+    store_tile(&t, p);
 }
 
 static void matrix_run(const attune_attention_f32 *a, uint64_t task, void *memory) {

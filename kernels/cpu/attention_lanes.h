@@ -3,72 +3,93 @@
  * problems. Part of attention_tile.h.
  */
 
-/* The rows of the next tile's four arrays, asked for a few lines at a time while this tile computes. */
+/* Arrays of which every line is asked for, some at a time, while a tile computes. */
 typedef struct ahead {
-    const float *from[4];
-    int64_t stride[4], rows[4], columns[4];
-    int array;
-    int64_t row, column;
+    struct rows_ahead {
+        const char *from;
+        int64_t stride, rows, bytes; /* the stride in bytes too */
+    } arrays[4];
+    int count, array; /* of arrays; the one at hand */
+    int lines;        /* per call of prefetch_lines */
+    int64_t row;
+    const char *at, *end; /* what is left of its row */
 } ahead;
 
-/*
- * Small tiles end before the processor's own prefetching has seen where they lead; asking for all of the next
- * one at once would stall on the few misses that a core can have outstanding.
- */
-INLINE void prefetch_lines(ahead *p, int lines) {
-    if (!p)
-        return;
-    for (; lines > 0 && p->array < 4; --lines) {
-        const int i = p->array;
-        __builtin_prefetch(p->from[i] + p->row * p->stride[i] + p->column, 0, 3);
-        p->column += 16;
-        if (p->column >= p->columns[i]) {
-            p->column = 0;
-            if (++p->row >= p->rows[i]) {
-                p->row = 0;
-                ++p->array;
-            }
-        }
-    }
+static void prefetch_rows(ahead *p, const char *from, int64_t stride, int64_t rows, int64_t bytes) {
+    const int together = stride == bytes;
+    p->arrays[p->count++] =
+        (struct rows_ahead){from, stride, together ? 1 : rows, together ? rows * bytes : bytes};
 }
 
-static void prefetch_array(ahead *p, int i, const float *from, int64_t stride, int64_t rows,
-                           int64_t columns) {
-    p->from[i] = from;
-    p->stride[i] = stride;
-    p->rows[i] = stride == columns ? 1 : rows;
-    p->columns[i] = stride == columns ? rows * columns : columns;
+/* The next row, or the first of the next array; 0 where nothing is left. */
+__attribute__((noinline)) static int next_row_ahead(ahead *p) {
+    for (; p->array < p->count; ++p->array, p->row = 0) {
+        const struct rows_ahead *const a = &p->arrays[p->array];
+        if (p->row < a->rows) {
+            p->at = a->from + p->row++ * a->stride;
+            p->end = p->at + a->bytes;
+            return 1;
+        }
+    }
+    return 0;
+}
+
+/* Makes `calls` calls of prefetch_lines ask for all of it. */
+static void spread_ahead(ahead *p, int64_t calls) {
+    int64_t lines = 0;
+    for (int i = 0; i < p->count; ++i)
+        lines += p->arrays[i].rows * ((p->arrays[i].bytes + 63) / 64);
+    p->lines = (int)((lines + calls - 1) / calls);
+}
+
+/* Asking for everything at once would stall on the few misses that a core can have outstanding. */
+INLINE void prefetch_lines(ahead *p) {
+    if (!p)
+        return;
+    for (int lines = p->lines; lines > 0; --lines, p->at += 64) {
+        if (p->at >= p->end && !next_row_ahead(p))
+            return;
+        __builtin_prefetch(p->at, 0, PREFETCH_LEVEL);
+    }
 }
 
 /* ---- between rows in memory and lanes ---- */
 
-/* to[c][lane] = from[lane][c] * scale for WIDTH lanes and `part` <= WIDTH columns; lanes without a row are 0.
- */
-INLINE void columns_to_lanes(const float *from, int64_t stride, int64_t rows, const int part, vec scale,
-                             float *to, int64_t lanes) {
+/* to[c][lane] = from[lane][c] * scale for WIDTH lanes and columns. */
+INLINE void block_to_lanes(const float *from, int64_t stride, vec scale, float *to, int64_t lanes) {
+    vec x[WIDTH];
+    v_load_transposed(from, stride, x);
+    UNROLL
+    for (int i = 0; i < WIDTH; ++i)
+        v_store(to + i * lanes, v_mul(x[i], scale));
+}
+
+/* The same for `part` <= WIDTH columns and fewer rows; lanes without a row are 0. */
+static void part_to_lanes(const float *from, int64_t stride, int64_t rows, int part, vec scale, float *to,
+                          int64_t lanes) {
     vec x[WIDTH];
     UNROLL
-    for (int i = 0; i < WIDTH; ++i) {
-        x[i] = v_zero();
-        if (i < rows)
-            x[i] = v_mul(part == WIDTH ? v_load(from + i * stride) : v_load_part(from + i * stride, part),
-                         scale);
-    }
+    for (int i = 0; i < WIDTH; ++i)
+        x[i] = i < rows ? v_load_part(from + i * stride, part) : v_zero();
     v_transpose(x);
     UNROLL
     for (int i = 0; i < WIDTH; ++i)
         if (i < part)
-            v_store(to + i * lanes, x[i]);
+            v_store(to + i * lanes, v_mul(x[i], scale));
 }
 
-/* WIDTH lanes, all columns. */
+/* WIDTH lanes, all columns; where the last block is not whole, it takes columns of the one before again. */
 INLINE void rows_to_vector(const float *from, int64_t stride, int64_t rows, int64_t columns, vec scale,
                            float *to, int64_t lanes) {
-    int64_t c = 0;
-    for (; c + WIDTH <= columns; c += WIDTH)
-        columns_to_lanes(from + c, stride, rows, WIDTH, scale, to + c * lanes, lanes);
-    if (c < columns)
-        columns_to_lanes(from + c, stride, rows, (int)(columns - c), scale, to + c * lanes, lanes);
+    for (int64_t c = 0; c < columns; c += WIDTH) {
+        if (rows == WIDTH && columns >= WIDTH) {
+            const int64_t at = c + WIDTH <= columns ? c : columns - WIDTH;
+            block_to_lanes(from + at, stride, scale, to + at * lanes, lanes);
+        } else {
+            part_to_lanes(from + c, stride, rows, columns - c < WIDTH ? (int)(columns - c) : WIDTH, scale,
+                          to + c * lanes, lanes);
+        }
+    }
 }
 
 /* The same for all vectors of a tile. */
@@ -76,10 +97,8 @@ static void rows_to_lanes(const float *from, int64_t stride, int64_t rows, int64
                           float *to, int64_t lanes) {
     const vec factor = v_set1(scale);
     for (int64_t lane = 0; lane < lanes; lane += WIDTH) {
-        if (rows - lane >= WIDTH)
-            rows_to_vector(from + lane * stride, stride, WIDTH, columns, factor, to + lane, lanes);
-        else
-            rows_to_vector(from + lane * stride, stride, rows - lane, columns, factor, to + lane, lanes);
+        const int64_t left = rows - lane < WIDTH ? rows - lane : WIDTH;
+        rows_to_vector(from + lane * stride, stride, left, columns, factor, to + lane, lanes);
     }
 }
 

@@ -9,6 +9,8 @@
 #define GROUP_3       8
 #define GROUP_4       6
 #define CHANNEL_PIECE 160
+#define ROW_GROUP     8
+#define PREFETCH_LEVEL 2
 #define EXP2_CHAINS   8
 
 #include "kernels/cpu/attention_tile.h"

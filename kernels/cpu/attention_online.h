@@ -68,9 +68,10 @@ INLINE void softmax_block(const tile *t, int64_t first, int64_t keys, const int 
 
 /* ---- one block of keys for one tile ---- */
 
-INLINE void attend_block(const tile *t, const block *b, const int vectors) {
-    const attune_attention_f32 *a = t->args;
-    const int64_t left = t->seen - b->first, keys = left < KEYS ? left : KEYS, lanes = vectors * WIDTH;
+/* The tile's scores of the block become weights. Returns whether values must be looked at before a weight of 0
+ * multiplies them: a key is masked and not all values are finite. */
+INLINE int weigh_block(const tile *t, const block *b, int64_t keys, const int vectors) {
+    const int64_t lanes = vectors * WIDTH;
     const int biased = is_biased(t, b->first, keys);
     int masked = 0;
     if (biased)
@@ -79,28 +80,40 @@ INLINE void attend_block(const tile *t, const block *b, const int vectors) {
     if (biased)
         masked = add_bias(t, keys, lanes);
     softmax_block(t, b->first, keys, vectors);
-    if (masked && has_not_finite(b->v, b->stride_v, keys, a->d_v))
-        value_block_masked(t, b, keys, b->first > 0, lanes);
-    else
-        value_block(t, b, keys, b->first > 0, vectors);
+    return masked && has_not_finite(b->v, b->stride_v, keys, t->args->d_v);
 }
 
-__attribute__((noinline)) static void attend_1(const tile *t, const block *b) {
-    attend_block(t, b, 1);
+/* `to`: the tile's rows of the output, if they may be stored without passing through t->sums, else NULL.
+ * Returns whether they were. */
+INLINE int attend_block(const tile *t, const block *b, float *to, const int vectors) {
+    const int64_t left = t->seen - b->first, keys = left < KEYS ? left : KEYS;
+    if (weigh_block(t, b, keys, vectors)) {
+        value_block_masked(t, b, keys, b->first > 0, vectors * WIDTH);
+        return 0;
+    }
+    if (to)
+        store_rows_of_block(t, b, keys, to);
+    else
+        value_block(t, b, keys, b->first > 0, vectors);
+    return to != NULL;
 }
-__attribute__((noinline)) static void attend_2(const tile *t, const block *b) {
-    attend_block(t, b, 2);
+
+__attribute__((noinline)) static int attend_1(const tile *t, const block *b, float *to) {
+    return attend_block(t, b, to, 1);
 }
-__attribute__((noinline)) static void attend_3(const tile *t, const block *b) {
-    attend_block(t, b, 3);
+__attribute__((noinline)) static int attend_2(const tile *t, const block *b, float *to) {
+    return attend_block(t, b, to, 2);
+}
+__attribute__((noinline)) static int attend_3(const tile *t, const block *b, float *to) {
+    return attend_block(t, b, to, 3);
 }
 #if TILE_VECTORS > 3
-__attribute__((noinline)) static void attend_4(const tile *t, const block *b) {
-    attend_block(t, b, 4);
+__attribute__((noinline)) static int attend_4(const tile *t, const block *b, float *to) {
+    return attend_block(t, b, to, 4);
 }
 #endif
 
-static void (*const attend[TILE_VECTORS])(const tile *, const block *) = {attend_1, attend_2, attend_3,
+static int (*const attend[TILE_VECTORS])(const tile *, const block *, float *) = {attend_1, attend_2, attend_3,
 #if TILE_VECTORS > 3
                                                                           attend_4
 #endif
@@ -119,6 +132,8 @@ static uint64_t copy_floats(const attune_attention_f32 *a) {
 }
 
 static uint64_t panel_tiles(const attune_attention_f32 *a) {
+    if (a->n_k <= KEYS)
+        return 1; /* no block is met again */
     const uint64_t per_head = divide_up((uint64_t)a->n_q, TILE_LANES);
     const uint64_t shared = per_head * (uint64_t)a->batch * (uint64_t)a->heads_q / PANELS_SHARED;
     const uint64_t floats = PANEL_BYTES / sizeof(float), rows = block_floats(a) + copy_floats(a);
@@ -142,11 +157,6 @@ static uint64_t panels_workspace(const attune_attention_f32 *a) {
     return bytes_of(plus(plus(common_floats(a), copy_floats(a)), times(panel_tiles(a), tile_floats(a))));
 }
 
-static void start_tile(const tile *t, const panel *p, float factor) {
-    start_softmax(t);
-    load_tile(t, p, factor);
-}
-
 static const float *copy_rows(const float *from, int64_t stride, int64_t rows, int64_t columns, float *to) {
     for (int64_t r = 0; r < rows; ++r)
         memcpy(to + r * columns, from + r * stride, (size_t)columns * sizeof *to);
@@ -160,51 +170,64 @@ static void copy_block(block *b, const attune_attention_f32 *a, float *to) {
     b->stride_v = a->d_v;
 }
 
-static void attend_panel(const attune_attention_f32 *a, uint64_t index, ahead *next, float factor,
-                         float *memory) {
-    const panel p = find_panel(a, index, (int64_t)panel_rows(a), memory);
-    tile tiles[PANEL_TILES];
-    int count = 0;
-    for (int64_t offset = 0; offset < p.rows; offset += TILE_LANES, ++count) {
-        tiles[count] = place_tile(&p, offset, p.arrays + count * (int64_t)tile_floats(a));
-        tiles[count].ahead = next;
-        start_tile(&tiles[count], &p, factor);
+/* Asks for what comes after the block of keys at `first`: the panel's next block or, at its end, the first of
+ * the panel after it, its queries and its part of the output. */
+static void look_ahead(ahead *next, const panel *here, int64_t first, int64_t end, int tiles, int at_once) {
+    const panel *p = here;
+    const attune_attention_f32 *a = p->args;
+    const int64_t size = sizeof(float);
+    int64_t at = first + KEYS;
+    if (a->storage != ATTUNE_KERNEL_F32)
+        return;
+    if (at >= end) {
+        if (!p->next)
+            return;
+        p = p->next;
+        at = 0;
+        prefetch_rows(next, p->q, size * a->stride_q[2], p->rows, size * a->d_qk);
+        prefetch_rows(next, p->out, size * a->stride_out[2], p->rows, size * a->d_v);
     }
-    const int64_t end = tiles[count - 1].seen; /* the last tile sees the most */
-    float *const copy = copy_floats(a) ? p.arrays + (int64_t)(panel_tiles(a) * tile_floats(a)) : NULL;
-    for (int64_t first = 0; first < end; first += KEYS) {
-        block b = find_keys(&p, first, end - first < KEYS ? end - first : KEYS);
-        find_values(&p, &b);
-        if (copy)
-            copy_block(&b, a, copy);
-        for (int i = 0; i < count; ++i)
-            if (first < tiles[i].seen)
-                attend[(tiles[i].rows - 1) / WIDTH](&tiles[i], &b);
+    const int64_t keys = a->n_k - at < KEYS ? a->n_k - at : KEYS;
+    if (!at_once || p->k != here->k) {
+    prefetch_rows(next, p->k + at * size * a->stride_k[2], size * a->stride_k[2], keys, size * a->d_qk);
+    prefetch_rows(next, p->v + at * size * a->stride_v[2], size * a->stride_v[2], keys, size * a->d_v);
     }
-    for (int i = 0; i < count; ++i)
-        store_tile(&tiles[i], &p);
+    spread_ahead(next, (score_calls(a, keys) + (at_once ? rows_calls(a, here->rows) : value_calls(a))) * tiles);
 }
 
-/* The panel, and meanwhile the rows of the next one where they are small enough to be asked for. Not inlined:
- * see attune_fp_enter. */
-__attribute__((noinline)) static void attend_ahead(const attune_attention_f32 *a, uint64_t index,
-                                                   float factor, float *memory) {
-    const uint64_t most = panel_rows(a), per_task = panels_per_task(a, most);
-    ahead next = {.array = 0};
-    const int small = per_task > 1 && a->n_k <= KEYS && (index + 1) % per_task != 0 &&
-                      index + 1 < all_panels(a, most) && a->storage == ATTUNE_KERNEL_F32;
-    if (small) {
-        const panel p = find_panel(a, index + 1, (int64_t)most, memory);
-        prefetch_array(&next, 0, (const float *)(const void *)p.q, a->stride_q[2], p.rows, a->d_qk);
-        prefetch_array(&next, 1, (const float *)(const void *)p.k, a->stride_k[2], a->n_k, a->d_qk);
-        prefetch_array(&next, 2, (const float *)(const void *)p.v, a->stride_v[2], a->n_k, a->d_v);
-        prefetch_array(&next, 3, (const float *)(const void *)p.out, a->stride_out[2], p.rows, a->d_v);
+/* Not inlined: see attune_fp_enter. */
+__attribute__((noinline)) static void attend_panel(const panel *p) {
+    const attune_attention_f32 *a = p->args;
+    float *const copy = copy_floats(a) ? p->arrays : NULL, *arrays = p->arrays + copy_floats(a);
+    const int at_once = fits_rows(a);
+    tile tiles[PANEL_TILES];
+    int count = 0;
+    for (int64_t offset = 0; offset < p->rows; offset += TILE_LANES, ++count) {
+        tiles[count] = place_tile(p, offset, arrays + count * (int64_t)tile_floats(a));
+        start_softmax(&tiles[count]);
+        load_tile(&tiles[count], p);
     }
-    attend_panel(a, index, small ? &next : NULL, factor, memory);
+    const int64_t end = tiles[count - 1].seen; /* the last tile sees the most */
+    int stored = 0;
+    for (int64_t first = 0; first < end; first += KEYS) {
+        ahead next = {.count = 0};
+        block b = find_keys(p, first, end - first < KEYS ? end - first : KEYS);
+        find_values(p, &b);
+        if (copy)
+            copy_block(&b, a, copy);
+        look_ahead(&next, p, first, end, count, at_once);
+        for (int i = 0; i < count; ++i)
+            if (first < tiles[i].seen) {
+                tiles[i].ahead = next.count ? &next : NULL;
+                stored = attend[(tiles[i].rows - 1) / WIDTH](&tiles[i], &b, at_once ? tile_rows(&tiles[i], p) : NULL);
+            }
+    }
+    for (int i = 0; i < count && !stored; ++i)
+        store_tile(&tiles[i], p);
 }
 
 static void panels_run(const attune_attention_f32 *a, uint64_t task, void *memory) {
-    run_panels(a, task, panel_rows(a), attend_ahead, memory);
+    run_panels(a, task, panel_rows(a), attend_panel, memory);
 }
 
 /* ---- row blocks ---- */
@@ -218,17 +241,19 @@ static uint64_t row_blocks_workspace(const attune_attention_f32 *a) {
 }
 
 /* Not inlined: see attune_fp_enter. */
-__attribute__((noinline)) static void attend_row_block(const attune_attention_f32 *a, uint64_t index,
-                                                       float factor, float *memory) {
-    const panel p = find_panel(a, index, TILE_LANES, memory);
-    const tile t = place_tile(&p, 0, p.arrays);
-    start_tile(&t, &p, factor);
+__attribute__((noinline)) static void attend_row_block(const panel *p) {
+    const tile t = place_tile(p, 0, p->arrays);
+    float *const to = fits_rows(p->args) ? tile_rows(&t, p) : NULL;
+    int stored = 0;
+    start_softmax(&t);
+    load_tile(&t, p);
     for (int64_t first = 0; first < t.seen; first += KEYS) {
-        block b = find_keys(&p, first, t.seen - first < KEYS ? t.seen - first : KEYS);
-        find_values(&p, &b);
-        attend[(t.rows - 1) / WIDTH](&t, &b);
+        block b = find_keys(p, first, t.seen - first < KEYS ? t.seen - first : KEYS);
+        find_values(p, &b);
+        stored = attend[(t.rows - 1) / WIDTH](&t, &b, to);
     }
-    store_tile(&t, &p);
+    if (!stored)
+        store_tile(&t, p);
 }
 
 static void row_blocks_run(const attune_attention_f32 *a, uint64_t task, void *memory) {

@@ -6,6 +6,10 @@
  * panel, or several small ones. All of it follows from the args alone.
  */
 
+/* A task is this many multiplications at least, and eight times as many where TASKS_SHARED tasks are left. */
+#define TASK_COST    0x1p20
+#define TASKS_SHARED 32
+
 static uint64_t divide_up(uint64_t a, uint64_t b) {
     return a / b + (a % b != 0);
 }
@@ -33,12 +37,19 @@ static uint64_t all_panels(const attune_attention_f32 *a, uint64_t most) {
     return (uint64_t)a->batch * (uint64_t)a->heads_q * panels_per_head(a, most);
 }
 
-/* Panels per task: small ones are taken together, so that a task is worth handing out (about 2^20
- * multiplications). */
-static uint64_t panels_per_task(const attune_attention_f32 *a, uint64_t most) {
+/* Panels of about `cost` multiplications together. */
+static uint64_t panels_of_cost(const attune_attention_f32 *a, uint64_t most, double cost) {
     const double rows = (double)a->n_q < (double)most ? (double)a->n_q : (double)most;
-    const double cost = rows * (double)a->n_k * ((double)a->d_qk + (double)a->d_v);
-    return cost >= 0x1p20 ? 1 : (uint64_t)(0x1p20 / cost);
+    const double one = rows * (double)a->n_k * ((double)a->d_qk + (double)a->d_v);
+    return one >= cost ? 1 : (uint64_t)(cost / one);
+}
+
+/* Panels per task: small ones are taken together, so that a task is worth handing out, and more of them where
+ * enough tasks are left to share. */
+static uint64_t panels_per_task(const attune_attention_f32 *a, uint64_t most) {
+    const uint64_t least = panels_of_cost(a, most, TASK_COST), better = panels_of_cost(a, most, 8 * TASK_COST);
+    const uint64_t shared = all_panels(a, most) / TASKS_SHARED, more = shared < better ? shared : better;
+    return more > least ? more : least;
 }
 
 static uint64_t count_tasks(const attune_attention_f32 *a, uint64_t most) {
@@ -70,36 +81,59 @@ static uint64_t common_floats(const attune_attention_f32 *a) {
 
 typedef struct panel {
     const attune_attention_f32 *args;
+    float factor; /* of the queries */
     int64_t batch, head, query, rows;
     const char *q, *k, *v; /* the first query's row, the head's first key and value */
     char *out;
     float *scratch, *bias, *widened; /* the worker's common arrays */
     float *arrays;                   /* behind them */
+    const struct panel *next;        /* what this worker takes after this, or NULL */
 } panel;
 
 static int64_t element(const attune_attention_f32 *a) {
     return a->storage == ATTUNE_KERNEL_F32 ? 4 : 2;
 }
 
+/* The panel of at most `most` rows at p's batch, head and query. */
+static void place_panel(panel *p, int64_t most) {
+    const attune_attention_f32 *a = p->args;
+    const int64_t kv = a->heads_q == a->heads_kv ? p->head : p->head / (a->heads_q / a->heads_kv);
+    p->rows = a->n_q - p->query < most ? a->n_q - p->query : most;
+    p->q = (const char *)a->q +
+           element(a) * (p->batch * a->stride_q[0] + p->head * a->stride_q[1] + p->query * a->stride_q[2]);
+    p->k = (const char *)a->k + element(a) * (p->batch * a->stride_k[0] + kv * a->stride_k[1]);
+    p->v = (const char *)a->v + element(a) * (p->batch * a->stride_v[0] + kv * a->stride_v[1]);
+    p->out = (char *)a->out + element(a) * (p->batch * a->stride_out[0] + p->head * a->stride_out[1] +
+                                            p->query * a->stride_out[2]);
+}
+
 static panel find_panel(const attune_attention_f32 *a, uint64_t index, int64_t most, float *memory) {
     const uint64_t per_head = panels_per_head(a, (uint64_t)most), heads = (uint64_t)a->heads_q;
-    panel p = {.args = a};
+    panel p = {.args = a, .factor = attune_attention_f32_factor(a->scale, a->d_qk)};
     p.query = (int64_t)(index % per_head) * most;
     p.head = (int64_t)(index / per_head % heads);
     p.batch = (int64_t)(index / per_head / heads);
-    p.rows = a->n_q - p.query < most ? a->n_q - p.query : most;
-    const int64_t kv = p.head / (a->heads_q / a->heads_kv);
-    p.q = (const char *)a->q +
-          element(a) * (p.batch * a->stride_q[0] + p.head * a->stride_q[1] + p.query * a->stride_q[2]);
-    p.k = (const char *)a->k + element(a) * (p.batch * a->stride_k[0] + kv * a->stride_k[1]);
-    p.v = (const char *)a->v + element(a) * (p.batch * a->stride_v[0] + kv * a->stride_v[1]);
-    p.out = (char *)a->out + element(a) * (p.batch * a->stride_out[0] + p.head * a->stride_out[1] +
-                                           p.query * a->stride_out[2]);
     p.scratch = memory;
     p.bias = p.scratch + KEYS * TILE_LANES;
     p.widened = has_bias(a) ? p.bias + KEYS * TILE_LANES : p.bias;
     p.arrays = p.widened + block_floats(a);
+    place_panel(&p, most);
     return p;
+}
+
+/* The panel after p. */
+static panel next_panel(const panel *p, int64_t most) {
+    panel next = *p;
+    next.query += most;
+    if (next.query >= p->args->n_q) {
+        next.query = 0;
+        if (++next.head == p->args->heads_q) {
+            next.head = 0;
+            ++next.batch;
+        }
+    }
+    place_panel(&next, most);
+    return next;
 }
 
 static int64_t tile_lanes(const tile *t) {
@@ -159,8 +193,13 @@ static void start_softmax(const tile *t) {
     }
 }
 
-static void load_tile(const tile *t, const panel *p, float factor) {
-    load_queries(t, p->q + element(p->args) * (t->query - p->query) * p->args->stride_q[2], factor);
+static void load_tile(const tile *t, const panel *p) {
+    load_queries(t, p->q + element(p->args) * (t->query - p->query) * p->args->stride_q[2], p->factor);
+}
+
+/* Where the tile's float32 rows are stored. */
+static float *tile_rows(const tile *t, const panel *p) {
+    return (float *)(void *)p->out + (t->query - p->query) * p->args->stride_out[2];
 }
 
 /* Where a row saw no key its l is 0, and its sums, which nobody wrote, do not count. */
@@ -196,14 +235,19 @@ static void find_values(const panel *p, block *b) {
 
 /* ---- a task ---- */
 
-typedef void panel_function(const attune_attention_f32 *a, uint64_t index, float factor, float *memory);
+typedef void panel_function(const panel *p);
 
 static void run_panels(const attune_attention_f32 *a, uint64_t task, uint64_t most,
                        panel_function *attend_panel, float *memory) {
     const uint64_t environment = attune_fp_enter();
-    const float factor = attune_attention_f32_factor(a->scale, a->d_qk);
-    const uint64_t per_task = panels_per_task(a, most), all = all_panels(a, most);
-    for (uint64_t i = task * per_task; i < all && i - task * per_task < per_task; ++i)
-        attend_panel(a, i, factor, memory);
+    const uint64_t per_task = panels_per_task(a, most), all = all_panels(a, most), first = task * per_task;
+    const uint64_t end = all - first < per_task ? all : first + per_task;
+    panel p = find_panel(a, first, (int64_t)most, memory);
+    for (uint64_t i = first; i < end; ++i) {
+        const panel next = i + 1 < all ? next_panel(&p, (int64_t)most) : p;
+        p.next = i + 1 < all ? &next : NULL;
+        attend_panel(&p);
+        p = next;
+    }
     attune_fp_leave(environment);
 }

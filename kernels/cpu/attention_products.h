@@ -39,20 +39,24 @@ INLINE void product_tile(const float *x, const float *b, int64_t step, int64_t n
 /* `tiles` register tiles side by side, one function per shape, so that the compiler allocates registers for
  * nothing else. */
 typedef void product_function(const float *x, const float *b, int64_t stride, int64_t count, int resume,
-                              float *to, int64_t tiles);
+                              float *to, int64_t tiles, ahead *next);
 
 #define PRODUCT(vectors, group)                                                                              \
     __attribute__((noinline)) static void scores_##vectors##_##group(const float *x, const float *b,         \
                                                                      int64_t stride, int64_t count,          \
-                                                                     int resume, float *to, int64_t tiles) { \
-        for (int64_t t = 0; t < tiles; ++t, b += group * stride, to += group * vectors * WIDTH)              \
+                                                                     int resume, float *to, int64_t tiles, ahead *next) { \
+        for (int64_t t = 0; t < tiles; ++t, b += group * stride, to += group * vectors * WIDTH) { \
+            prefetch_lines(next); \
             product_tile(x, b, stride, 1, count, resume, to, vectors, group);                                \
+        } \
     }                                                                                                        \
     __attribute__((noinline)) static void values_##vectors##_##group(const float *x, const float *b,         \
                                                                      int64_t stride, int64_t count,          \
-                                                                     int resume, float *to, int64_t tiles) { \
-        for (int64_t t = 0; t < tiles; ++t, b += group, to += group * vectors * WIDTH)                       \
+                                                                     int resume, float *to, int64_t tiles, ahead *next) { \
+        for (int64_t t = 0; t < tiles; ++t, b += group, to += group * vectors * WIDTH) { \
+            prefetch_lines(next); \
             product_tile(x, b, 1, stride, count, resume, to, vectors, group);                                \
+        } \
     }
 #define PRODUCTS_4(vectors)     PRODUCT(vectors, 1) PRODUCT(vectors, 2) PRODUCT(vectors, 3) PRODUCT(vectors, 4)
 #define PRODUCTS_6(vectors)     PRODUCTS_4(vectors) PRODUCT(vectors, 5) PRODUCT(vectors, 6)
@@ -91,11 +95,20 @@ static const int most_grouped[TILE_VECTORS] = {GROUP_1, GROUP_2, GROUP_3
 
 /* How the keys or channels that are `left` go on: as many register tiles of the largest group as fit, but the
  * last two are evened out, since a narrow one waits for the latency of its sums. */
-INLINE int64_t next_tiles(int64_t left, int all, const int vectors, int *group) {
+INLINE int64_t next_tiles(int64_t left, const int vectors, int *group) {
     const int most = most_grouped[vectors - 1];
     const int64_t whole = left / most - (left % most != 0);
     *group = whole > 0 ? most : left > most ? (int)(left + 1) / 2 : (int)left;
-    return whole > 1 && all ? whole : 1;
+    return whole > 1 ? whole : 1;
+}
+
+/* Calls of prefetch_lines for one tile. */
+static int64_t score_calls(const attune_attention_f32 *a, int64_t keys) {
+    const int64_t pieces = (a->d_qk + CHANNEL_PIECE - 1) / CHANNEL_PIECE, most = most_grouped[TILE_VECTORS - 1];
+    return (keys + most - 1) / most * pieces;
+}
+static int64_t value_calls(const attune_attention_f32 *a) {
+    return (a->d_v + most_grouped[TILE_VECTORS - 1] - 1) / most_grouped[TILE_VECTORS - 1];
 }
 
 /* Channels are taken in pieces so that q' stays in the first-level cache; the chain goes on from the stored
@@ -107,10 +120,9 @@ static void score_block(const tile *t, const block *b, int64_t keys, const int v
     for (int64_t d = 0; d < d_qk; d += piece) {
         const int64_t channels = d_qk - d < piece ? d_qk - d : piece;
         for (int64_t j = 0, tiles; j < keys; j += tiles * group) {
-            tiles = next_tiles(keys - j, !t->ahead, vectors, &group);
-            prefetch_lines(t->ahead, 16);
+            tiles = next_tiles(keys - j, vectors, &group);
             scores_shapes[vectors - 1][group - 1](t->queries + d * lanes, b->k + j * b->stride_k + d,
-                                                  b->stride_k, channels, d > 0, t->scores + j * lanes, tiles);
+                                                  b->stride_k, channels, d > 0, t->scores + j * lanes, tiles, t->ahead);
         }
     }
 }
@@ -119,9 +131,8 @@ static void value_block(const tile *t, const block *b, int64_t keys, int resume,
     const int64_t d_v = t->args->d_v;
     int group;
     for (int64_t c = 0, tiles; c < d_v; c += tiles * group) {
-        tiles = next_tiles(d_v - c, !t->ahead, vectors, &group);
-        prefetch_lines(t->ahead, 16);
+        tiles = next_tiles(d_v - c, vectors, &group);
         values_shapes[vectors - 1][group - 1](t->scores, b->v + c, b->stride_v, keys, resume,
-                                              t->sums + c * vectors * WIDTH, tiles);
+                                              t->sums + c * vectors * WIDTH, tiles, t->ahead);
     }
 }

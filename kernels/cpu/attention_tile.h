@@ -10,7 +10,7 @@
  * panel of some tiles takes each block of keys together, while the block is in the cache.
  *
  * Needs: vec, WIDTH (lanes), TILE_VECTORS (3 or 4), GROUP_1 ... GROUP_4 (the most keys or channels per
- * register tile of that many vectors: 4, 6 or 8), CHANNEL_PIECE, EXP2_CHAINS (vectors of exp2 at once),
+ * register tile of that many vectors: 4, 6 or 8), ROW_GROUP, PREFETCH_LEVEL, CHANNEL_PIECE, EXP2_CHAINS (vectors of exp2 at once),
  * v_zero, v_set1, v_keep, v_load, v_store, v_add, v_sub, v_mul, v_div, v_max(a, b) and v_min(a, b) (b where
  * either is NaN), v_fma(a, b, c) = a b + c, power, v_exp2_split(t, &n), v_exp2_scale(p, n), v_at_least(t,
  * low, x) (x, but 0 where t < low; x where t is NaN), v_select_equal(a, b, yes, no), v_any_not_equal(a, b)
@@ -67,6 +67,7 @@ typedef struct block {
 
 #include "kernels/cpu/attention_panels.h"
 
+#include "kernels/cpu/attention_rows.h"
 #include "kernels/cpu/attention_steps.h"
 
 #include "kernels/cpu/attention_chunked.h"

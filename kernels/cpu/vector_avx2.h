@@ -115,4 +115,11 @@ static inline void v_transpose(vec x[WIDTH]) {
     }
 }
 
+/* The columns of WIDTH rows of WIDTH floats. */
+static inline void v_load_transposed(const float *p, int64_t stride, vec x[WIDTH]) {
+    for (int i = 0; i < WIDTH; ++i)
+        x[i] = v_load(p + i * stride);
+    v_transpose(x);
+}
+
 #endif

@@ -113,4 +113,29 @@ static inline void v_transpose(vec x[WIDTH]) {
     }
 }
 
+/* The columns of WIDTH rows of WIDTH floats. Four rows' quarters are put together while they are loaded, so that only
+ * exchanges within quarters are left. */
+static inline void v_load_transposed(const float *p, int64_t stride, vec x[WIDTH]) {
+#pragma GCC unroll 4
+    for (int c = 0; c < 16; c += 4) {
+        vec y[4];
+#pragma GCC unroll 4
+        for (int i = 0; i < 4; ++i) {
+            const float *const q = p + i * stride + c;
+            y[i] = _mm512_castps128_ps512(_mm_loadu_ps(q));
+            y[i] = _mm512_insertf32x4(y[i], _mm_loadu_ps(q + 4 * stride), 1);
+            y[i] = _mm512_insertf32x4(y[i], _mm_loadu_ps(q + 8 * stride), 2);
+            y[i] = _mm512_insertf32x4(y[i], _mm_loadu_ps(q + 12 * stride), 3);
+        }
+        const __m512d a = _mm512_castps_pd(_mm512_unpacklo_ps(y[0], y[1]));
+        const __m512d b = _mm512_castps_pd(_mm512_unpackhi_ps(y[0], y[1]));
+        const __m512d d = _mm512_castps_pd(_mm512_unpacklo_ps(y[2], y[3]));
+        const __m512d e = _mm512_castps_pd(_mm512_unpackhi_ps(y[2], y[3]));
+        x[c] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, d));
+        x[c + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, d));
+        x[c + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(b, e));
+        x[c + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(b, e));
+    }
+}
+
 #endif

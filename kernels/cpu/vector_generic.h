@@ -179,4 +179,11 @@ static inline void v_transpose(vec x[WIDTH]) {
     memcpy(x, y, sizeof y);
 }
 
+/* The columns of WIDTH rows of WIDTH floats. */
+static inline void v_load_transposed(const float *p, int64_t stride, vec x[WIDTH]) {
+    for (int i = 0; i < WIDTH; ++i)
+        x[i] = v_load(p + i * stride);
+    v_transpose(x);
+}
+
 #endif

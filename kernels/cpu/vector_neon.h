@@ -109,4 +109,11 @@ static inline void v_transpose(vec x[WIDTH]) {
     x[3] = vcombine_f32(vget_high_f32(a.val[1]), vget_high_f32(b.val[1]));
 }
 
+/* The columns of WIDTH rows of WIDTH floats. */
+static inline void v_load_transposed(const float *p, int64_t stride, vec x[WIDTH]) {
+    for (int i = 0; i < WIDTH; ++i)
+        x[i] = v_load(p + i * stride);
+    v_transpose(x);
+}
+
 #endif
