@@ -6,6 +6,7 @@
 #ifndef ATTUNE_KERNELS_ARITHMETIC_H
 #define ATTUNE_KERNELS_ARITHMETIC_H
 
+#include <assert.h>
 #include <float.h>
 #include <stdint.h>
 
@@ -13,7 +14,7 @@
 #define ATTUNE_ARITHMETIC_F32_FULL    "attune-f32-full-1"
 #define ATTUNE_ARITHMETIC_F32_CHUNKED "attune-f32-chunked-1"
 
-_Static_assert(FLT_EVAL_METHOD == 0, "float expressions must be evaluated in float");
+static_assert(FLT_EVAL_METHOD == 0, "float expressions must be evaluated in float");
 
 /* 2^f on [-1/2, 1/2] as 1 + f (c1 + f (c2 + ...)): minimax for the relative error with the constant term held
  * at 1, coefficients rounded one after another, the rest refitted each time. 0.79961 ulp at worst over every
