@@ -6,17 +6,16 @@
  * latency. v_exp2_split takes t apart into n, kept as v_exp2_scale wants it, and f, which it returns. `far`:
  * t may lie below exp2's range. */
 INLINE void exp2_each(vec *t, const int count, const int far) {
-    static const float c[] = {ATTUNE_EXP2_C5, ATTUNE_EXP2_C4, ATTUNE_EXP2_C3,
-                              ATTUNE_EXP2_C2, ATTUNE_EXP2_C1, 1.0f};
+    static const float c[] = {ATTUNE_EXP2_C4, ATTUNE_EXP2_C3, ATTUNE_EXP2_C2, ATTUNE_EXP2_C1, 1.0f};
     vec f[EXP2_CHAINS], p[EXP2_CHAINS];
     power n[EXP2_CHAINS];
     UNROLL
     for (int i = 0; i < count; ++i) {
         f[i] = v_exp2_split(t[i], &n[i]);
-        p[i] = v_set1(ATTUNE_EXP2_C6);
+        p[i] = v_set1(ATTUNE_EXP2_C5);
     }
     UNROLL
-    for (int step = 0; step < 6; ++step) {
+    for (int step = 0; step < 5; ++step) {
         vec next = v_set1(c[step]);
         v_keep(&next);
         UNROLL

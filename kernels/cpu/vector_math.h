@@ -24,11 +24,11 @@ static inline vec v_minus_abs(vec x) {
 static inline vec v_power_of_two(vec t, vec rest) {
     power n;
     const vec f = v_add(v_exp2_split(t, &n), rest);
-    vec p = v_fma(v_set1(ATTUNE_EXP2_C6), f, v_set1(ATTUNE_EXP2_C5));
-    p = v_fma(p, f, v_set1(ATTUNE_EXP2_C4));
-    p = v_fma(p, f, v_set1(ATTUNE_EXP2_C3));
-    p = v_fma(p, f, v_set1(ATTUNE_EXP2_C2));
-    p = v_fma(p, f, v_set1(ATTUNE_EXP2_C1));
+    vec p = v_fma(v_set1(ATTUNE_EXP_C6), f, v_set1(ATTUNE_EXP2_C5));
+    p = v_fma(p, f, v_set1(ATTUNE_EXP_C4));
+    p = v_fma(p, f, v_set1(ATTUNE_EXP_C3));
+    p = v_fma(p, f, v_set1(ATTUNE_EXP_C2));
+    p = v_fma(p, f, v_set1(ATTUNE_EXP_C1));
     p = v_fma(p, f, v_set1(1.0f));
     return v_at_least(t, v_set1(ATTUNE_EXP_MIN), v_exp2_scale(p, n));
 }

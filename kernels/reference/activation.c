@@ -17,12 +17,12 @@ static float power_of_two(float t, float rest) {
         return 0.0f;
     const float n = rintf(t);
     const float f = (t - n) + rest;
-    float p = ATTUNE_EXP2_C6;
-    p = fmaf(p, f, ATTUNE_EXP2_C5);
-    p = fmaf(p, f, ATTUNE_EXP2_C4);
-    p = fmaf(p, f, ATTUNE_EXP2_C3);
-    p = fmaf(p, f, ATTUNE_EXP2_C2);
-    p = fmaf(p, f, ATTUNE_EXP2_C1);
+    float p = ATTUNE_EXP_C6;
+    p = fmaf(p, f, ATTUNE_EXP_C5);
+    p = fmaf(p, f, ATTUNE_EXP_C4);
+    p = fmaf(p, f, ATTUNE_EXP_C3);
+    p = fmaf(p, f, ATTUNE_EXP_C2);
+    p = fmaf(p, f, ATTUNE_EXP_C1);
     p = fmaf(p, f, 1.0f);
     return ldexpf(p, (int)n); /* exact: n >= -125 and p > 1/2, so the result is normal */
 }

@@ -30,8 +30,7 @@ static float *make_arguments(size_t *count) {
     return t;
 }
 
-/* 0.8 ulp: 0.05 from the polynomial (3.0e-9), the rest from seven roundings; measured over every f: 0.79961.
- */
+/* 2 ulp: 1.6 from the polynomial (9.3e-8), the rest from roundings; measured over every f: 1.94795. */
 START_TEST(against_double) {
     size_t count;
     float *t = make_arguments(&count);
@@ -42,11 +41,11 @@ START_TEST(against_double) {
         int exponent;
         (void)frexp(want, &exponent);
         const double error = fabs(got - want) / ldexp(1.0, exponent - 24);
-        if (!(error <= 0.8)) /* an assertion writes to a file: not in a loop of a million */
+        if (!(error <= 2.0)) /* an assertion writes to a file: not in a loop of a million */
             ck_abort_msg("exp2(%a) is off by %g ulp", (double)t[i], error);
         worst = error > worst ? error : worst;
     }
-    ck_assert_msg(worst > 0.7, "the worst error is %g ulp: the sample no longer reaches it", worst);
+    ck_assert_msg(worst > 1.9, "the worst error is %g ulp: the sample no longer reaches it", worst);
     free(t);
 }
 END_TEST
