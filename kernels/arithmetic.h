@@ -16,9 +16,9 @@
 
 static_assert(FLT_EVAL_METHOD == 0, "float expressions must be evaluated in float");
 
-/* The weights of attention: 2^f on [-1/2, 1/2] as 1 + f (c1 + f (c2 + ...)): minimax for the relative error with
- * the constant term held at 1, coefficients rounded one after another, the rest refitted each time. 1.94795 ulp at
- * worst over every f. */
+/* The weights of attention: 2^f on [-1/2, 1/2] as 1 + f (c1 + f (c2 + ...)): minimax for the relative error
+ * with the constant term held at 1, coefficients rounded one after another, the rest refitted each
+ * time. 1.94795 ulp at worst over every f. */
 #define ATTUNE_EXP2_C1  0x1.62e42ap-1f
 #define ATTUNE_EXP2_C2  0x1.ebf9c2p-3f
 #define ATTUNE_EXP2_C3  0x1.c6b6d8p-5f

@@ -10,8 +10,9 @@
 #define PANEL_BYTES   (768 * 1024)
 #define PANELS_SHARED 16
 
-/* Keys and values whose rows lie apart fall on few sets of the first-level cache, where the tiles of a panel
- * meet them again: for panels of at least this many tiles each block of them is copied together first. */
+/* Values whose rows lie apart fall on few sets of the first-level cache, where each tile of a panel meets
+ * them again, some columns at a time: for panels of at least this many tiles each block of them is copied
+ * together first. */
 #define COPY_TILES 4
 #define COPY_BYTES (PANEL_BYTES / 4)
 
@@ -68,8 +69,8 @@ INLINE void softmax_block(const tile *t, int64_t first, int64_t keys, const int 
 
 /* ---- one block of keys for one tile ---- */
 
-/* The tile's scores of the block become weights. Returns whether values must be looked at before a weight of 0
- * multiplies them: a key is masked and not all values are finite. */
+/* The tile's scores of the block become weights. Returns whether values must be looked at before a weight of
+ * 0 multiplies them: a key is masked and not all values are finite. */
 INLINE int weigh_block(const tile *t, const block *b, int64_t keys, const int vectors) {
     const int64_t lanes = vectors * WIDTH;
     const int biased = is_biased(t, b->first, keys);
@@ -113,20 +114,21 @@ __attribute__((noinline)) static int attend_4(const tile *t, const block *b, flo
 }
 #endif
 
-static int (*const attend[TILE_VECTORS])(const tile *, const block *, float *) = {attend_1, attend_2, attend_3,
+static int (*const attend[TILE_VECTORS])(const tile *, const block *, float *) = {attend_1, attend_2,
+                                                                                  attend_3,
 #if TILE_VECTORS > 3
-                                                                          attend_4
+                                                                                  attend_4
 #endif
 };
 
 /* ---- panels ---- */
 
-/* Floats of the copy of a block: none where rows lie together, are widened anyway, or meet few tiles. */
+/* Floats of the copy of a block's values: none where rows lie together, are widened anyway, or meet few
+ * tiles. */
 static uint64_t copy_floats(const attune_attention_f32 *a) {
-    const int together = a->stride_k[2] == a->d_qk && a->stride_v[2] == a->d_v;
-    const uint64_t floats = times(plus((uint64_t)a->d_qk, (uint64_t)a->d_v), KEYS);
-    return together || a->storage != ATTUNE_KERNEL_F32 || a->n_q < COPY_TILES * TILE_LANES ||
-                   floats > COPY_BYTES / sizeof(float)
+    const uint64_t floats = times((uint64_t)a->d_v, KEYS);
+    return a->stride_v[2] == a->d_v || a->storage != ATTUNE_KERNEL_F32 || a->n_k <= KEYS ||
+                   a->n_q < COPY_TILES * TILE_LANES || floats > COPY_BYTES / sizeof(float)
                ? 0
                : floats;
 }
@@ -157,42 +159,32 @@ static uint64_t panels_workspace(const attune_attention_f32 *a) {
     return bytes_of(plus(plus(common_floats(a), copy_floats(a)), times(panel_tiles(a), tile_floats(a))));
 }
 
-static const float *copy_rows(const float *from, int64_t stride, int64_t rows, int64_t columns, float *to) {
-    for (int64_t r = 0; r < rows; ++r)
-        memcpy(to + r * columns, from + r * stride, (size_t)columns * sizeof *to);
-    return to;
-}
-
-static void copy_block(block *b, const attune_attention_f32 *a, float *to) {
-    b->k = copy_rows(b->k, b->stride_k, b->keys, a->d_qk, to);
-    b->v = copy_rows(b->v, b->stride_v, b->keys, a->d_v, to + KEYS * a->d_qk);
-    b->stride_k = a->d_qk;
-    b->stride_v = a->d_v;
+static void copy_values(block *b, int64_t columns, float *to) {
+    for (int64_t r = 0; r < b->keys; ++r)
+        memcpy(to + r * columns, b->v + r * b->stride_v, (size_t)columns * sizeof *to);
+    b->v = to;
+    b->stride_v = columns;
 }
 
 /* Asks for what comes after the block of keys at `first`: the panel's next block or, at its end, the first of
  * the panel after it, its queries and its part of the output. */
-static void look_ahead(ahead *next, const panel *here, int64_t first, int64_t end, int tiles, int at_once) {
-    const panel *p = here;
+static void look_ahead(ahead *next, const panel *p, int64_t first, int64_t end, int tiles, int at_once) {
     const attune_attention_f32 *a = p->args;
     const int64_t size = sizeof(float);
-    int64_t at = first + KEYS;
-    if (a->storage != ATTUNE_KERNEL_F32)
+    const int last = first + KEYS >= end;
+    const panel *const to = last ? p->next : p;
+    if (!to || a->storage != ATTUNE_KERNEL_F32)
         return;
-    if (at >= end) {
-        if (!p->next)
-            return;
-        p = p->next;
-        at = 0;
-        prefetch_rows(next, p->q, size * a->stride_q[2], p->rows, size * a->d_qk);
-        prefetch_rows(next, p->out, size * a->stride_out[2], p->rows, size * a->d_v);
+    if (last) {
+        prefetch_rows(next, to->q, size * a->stride_q[2], to->rows, size * a->d_qk);
+        prefetch_rows(next, to->out, size * a->stride_out[2], to->rows, size * a->d_v);
     }
-    const int64_t keys = a->n_k - at < KEYS ? a->n_k - at : KEYS;
-    if (!at_once || p->k != here->k) {
-    prefetch_rows(next, p->k + at * size * a->stride_k[2], size * a->stride_k[2], keys, size * a->d_qk);
-    prefetch_rows(next, p->v + at * size * a->stride_v[2], size * a->stride_v[2], keys, size * a->d_v);
+    const int64_t at = last ? 0 : first + KEYS, keys = a->n_k - at < KEYS ? a->n_k - at : KEYS;
+    if (!at_once || to->k != p->k) { /* else the head's only block is at hand */
+        prefetch_rows(next, to->k + at * size * a->stride_k[2], size * a->stride_k[2], keys, size * a->d_qk);
+        prefetch_rows(next, to->v + at * size * a->stride_v[2], size * a->stride_v[2], keys, size * a->d_v);
     }
-    spread_ahead(next, (score_calls(a, keys) + (at_once ? rows_calls(a, here->rows) : value_calls(a))) * tiles);
+    spread_ahead(next, (score_calls(a, keys) + (at_once ? rows_calls(a, p->rows) : value_calls(a))) * tiles);
 }
 
 /* Not inlined: see attune_fp_enter. */
@@ -214,12 +206,13 @@ __attribute__((noinline)) static void attend_panel(const panel *p) {
         block b = find_keys(p, first, end - first < KEYS ? end - first : KEYS);
         find_values(p, &b);
         if (copy)
-            copy_block(&b, a, copy);
+            copy_values(&b, a->d_v, copy);
         look_ahead(&next, p, first, end, count, at_once);
         for (int i = 0; i < count; ++i)
             if (first < tiles[i].seen) {
                 tiles[i].ahead = next.count ? &next : NULL;
-                stored = attend[(tiles[i].rows - 1) / WIDTH](&tiles[i], &b, at_once ? tile_rows(&tiles[i], p) : NULL);
+                stored = attend[(tiles[i].rows - 1) / WIDTH](&tiles[i], &b,
+                                                             at_once ? tile_rows(&tiles[i], p) : NULL);
             }
     }
     for (int i = 0; i < count && !stored; ++i)

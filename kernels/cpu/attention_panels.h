@@ -47,7 +47,8 @@ static uint64_t panels_of_cost(const attune_attention_f32 *a, uint64_t most, dou
 /* Panels per task: small ones are taken together, so that a task is worth handing out, and more of them where
  * enough tasks are left to share. */
 static uint64_t panels_per_task(const attune_attention_f32 *a, uint64_t most) {
-    const uint64_t least = panels_of_cost(a, most, TASK_COST), better = panels_of_cost(a, most, 8 * TASK_COST);
+    const uint64_t least = panels_of_cost(a, most, TASK_COST),
+                   better = panels_of_cost(a, most, 8 * TASK_COST);
     const uint64_t shared = all_panels(a, most) / TASKS_SHARED, more = shared < better ? shared : better;
     return more > least ? more : least;
 }
@@ -87,7 +88,7 @@ typedef struct panel {
     char *out;
     float *scratch, *bias, *widened; /* the worker's common arrays */
     float *arrays;                   /* behind them */
-    const struct panel *next;        /* what this worker takes after this, or NULL */
+    const struct panel *next; /* the one after this, or NULL; another worker's where the task ends here */
 } panel;
 
 static int64_t element(const attune_attention_f32 *a) {

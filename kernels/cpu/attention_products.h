@@ -42,21 +42,21 @@ typedef void product_function(const float *x, const float *b, int64_t stride, in
                               float *to, int64_t tiles, ahead *next);
 
 #define PRODUCT(vectors, group)                                                                              \
-    __attribute__((noinline)) static void scores_##vectors##_##group(const float *x, const float *b,         \
-                                                                     int64_t stride, int64_t count,          \
-                                                                     int resume, float *to, int64_t tiles, ahead *next) { \
-        for (int64_t t = 0; t < tiles; ++t, b += group * stride, to += group * vectors * WIDTH) { \
-            prefetch_lines(next); \
+    __attribute__((noinline)) static void scores_##vectors##_##group(                                        \
+        const float *x, const float *b, int64_t stride, int64_t count, int resume, float *to, int64_t tiles, \
+        ahead *next) {                                                                                       \
+        for (int64_t t = 0; t < tiles; ++t, b += group * stride, to += group * vectors * WIDTH) {            \
+            prefetch_lines(next);                                                                            \
             product_tile(x, b, stride, 1, count, resume, to, vectors, group);                                \
-        } \
+        }                                                                                                    \
     }                                                                                                        \
-    __attribute__((noinline)) static void values_##vectors##_##group(const float *x, const float *b,         \
-                                                                     int64_t stride, int64_t count,          \
-                                                                     int resume, float *to, int64_t tiles, ahead *next) { \
-        for (int64_t t = 0; t < tiles; ++t, b += group, to += group * vectors * WIDTH) { \
-            prefetch_lines(next); \
+    __attribute__((noinline)) static void values_##vectors##_##group(                                        \
+        const float *x, const float *b, int64_t stride, int64_t count, int resume, float *to, int64_t tiles, \
+        ahead *next) {                                                                                       \
+        for (int64_t t = 0; t < tiles; ++t, b += group, to += group * vectors * WIDTH) {                     \
+            prefetch_lines(next);                                                                            \
             product_tile(x, b, 1, stride, count, resume, to, vectors, group);                                \
-        } \
+        }                                                                                                    \
     }
 #define PRODUCTS_4(vectors)     PRODUCT(vectors, 1) PRODUCT(vectors, 2) PRODUCT(vectors, 3) PRODUCT(vectors, 4)
 #define PRODUCTS_6(vectors)     PRODUCTS_4(vectors) PRODUCT(vectors, 5) PRODUCT(vectors, 6)
@@ -104,7 +104,8 @@ INLINE int64_t next_tiles(int64_t left, const int vectors, int *group) {
 
 /* Calls of prefetch_lines for one tile. */
 static int64_t score_calls(const attune_attention_f32 *a, int64_t keys) {
-    const int64_t pieces = (a->d_qk + CHANNEL_PIECE - 1) / CHANNEL_PIECE, most = most_grouped[TILE_VECTORS - 1];
+    const int64_t pieces = (a->d_qk + CHANNEL_PIECE - 1) / CHANNEL_PIECE,
+                  most = most_grouped[TILE_VECTORS - 1];
     return (keys + most - 1) / most * pieces;
 }
 static int64_t value_calls(const attune_attention_f32 *a) {
@@ -122,7 +123,8 @@ static void score_block(const tile *t, const block *b, int64_t keys, const int v
         for (int64_t j = 0, tiles; j < keys; j += tiles * group) {
             tiles = next_tiles(keys - j, vectors, &group);
             scores_shapes[vectors - 1][group - 1](t->queries + d * lanes, b->k + j * b->stride_k + d,
-                                                  b->stride_k, channels, d > 0, t->scores + j * lanes, tiles, t->ahead);
+                                                  b->stride_k, channels, d > 0, t->scores + j * lanes, tiles,
+                                                  t->ahead);
         }
     }
 }

@@ -41,8 +41,7 @@ INLINE void rows_tile(const float *p, int64_t lanes, const float *values, const 
         UNROLL
         for (int c = 0; c < columns; ++c) {
             const vec y = v_add(v_mul(sum[r][c], reciprocal), zero);
-            v_store(to + r * stride_to + at[c],
-                    v_select_equal(empty, zero, zero, v_select_nan(y, nan, y)));
+            v_store(to + r * stride_to + at[c], v_select_equal(empty, zero, zero, v_select_nan(y, nan, y)));
         }
     }
 }
@@ -75,8 +74,8 @@ static int64_t rows_calls(const attune_attention_f32 *a, int64_t rows) {
     return (rows + ROW_GROUP - 1) / ROW_GROUP * ((vectors + ROW_VECTORS - 1) / ROW_VECTORS);
 }
 
-/* The tile's rows of the output, from its weights. The last vector of channels may take some of the one before
- * again. */
+/* The tile's rows of the output, from its weights. The last vector of channels may take some of the one
+ * before again. */
 static void store_rows_of_block(const tile *t, const block *b, int64_t keys, float *to) {
     static void (*const by_columns[])(const tile *, const block *, int64_t, const int64_t *,
                                       float *) = {rows_1, rows_2, rows_3};

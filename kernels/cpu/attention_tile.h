@@ -10,11 +10,12 @@
  * panel of some tiles takes each block of keys together, while the block is in the cache.
  *
  * Needs: vec, WIDTH (lanes), TILE_VECTORS (3 or 4), GROUP_1 ... GROUP_4 (the most keys or channels per
- * register tile of that many vectors: 4, 6 or 8), ROW_GROUP, PREFETCH_LEVEL, CHANNEL_PIECE, EXP2_CHAINS (vectors of exp2 at once),
- * v_zero, v_set1, v_keep, v_load, v_store, v_add, v_sub, v_mul, v_div, v_max(a, b) and v_min(a, b) (b where
- * either is NaN), v_fma(a, b, c) = a b + c, power, v_exp2_split(t, &n), v_exp2_scale(p, n), v_at_least(t,
- * low, x) (x, but 0 where t < low; x where t is NaN), v_select_equal(a, b, yes, no), v_any_not_equal(a, b)
- * (NaN differs), v_select_nan(a, yes, no), v_load_part(p, n), v_store_part(p, x, n), v_transpose(x).
+ * register tile of that many vectors: 4, 6 or 8), ROW_GROUP, PREFETCH_LEVEL, CHANNEL_PIECE, EXP2_CHAINS
+ * (vectors of exp2 at once), v_zero, v_set1, v_keep, v_load, v_store, v_add, v_sub, v_mul, v_div, v_max(a, b)
+ * and v_min(a, b) (b where either is NaN), v_fma(a, b, c) = a b + c, power, v_exp2_split(t, &n),
+ * v_exp2_scale(p, n), v_at_least(t, low, x) (x, but 0 where t < low; x where t is NaN), v_select_equal(a, b,
+ * yes, no), v_any_not_equal(a, b) (NaN differs), v_select_nan(a, yes, no), v_load_part(p, n), v_store_part(p,
+ * x, n), v_transpose(x).
  */
 #include "kernels/arithmetic.h"
 #include "kernels/attention.h"
@@ -50,7 +51,7 @@ typedef struct tile {
     float *scores;       /* s, then p, of the block at hand: a row per key */
     float *bias;         /* KEYS rows; only where the problem has a mask or is causal */
     float *scratch;      /* KEYS rows for a moment: `scores` where the block's are not yet there */
-    struct ahead *ahead; /* what the next panel will read and write, or NULL */
+    struct ahead *ahead; /* what comes after this block, or NULL */
 } tile;
 
 /* A block of at most KEYS keys: its rows of k and v. */

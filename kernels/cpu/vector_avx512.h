@@ -113,8 +113,8 @@ static inline void v_transpose(vec x[WIDTH]) {
     }
 }
 
-/* The columns of WIDTH rows of WIDTH floats. Four rows' quarters are put together while they are loaded, so that only
- * exchanges within quarters are left. */
+/* The columns of WIDTH rows of WIDTH floats. Four rows' quarters are put together while they are loaded, so
+ * that only exchanges within quarters are left. */
 static inline void v_load_transposed(const float *p, int64_t stride, vec x[WIDTH]) {
 #pragma GCC unroll 4
     for (int c = 0; c < 16; c += 4) {

@@ -24,7 +24,7 @@ static inline vec v_minus_abs(vec x) {
 static inline vec v_power_of_two(vec t, vec rest) {
     power n;
     const vec f = v_add(v_exp2_split(t, &n), rest);
-    vec p = v_fma(v_set1(ATTUNE_EXP_C6), f, v_set1(ATTUNE_EXP2_C5));
+    vec p = v_fma(v_set1(ATTUNE_EXP_C6), f, v_set1(ATTUNE_EXP_C5));
     p = v_fma(p, f, v_set1(ATTUNE_EXP_C4));
     p = v_fma(p, f, v_set1(ATTUNE_EXP_C3));
     p = v_fma(p, f, v_set1(ATTUNE_EXP_C2));
