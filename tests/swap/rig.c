@@ -82,6 +82,8 @@ attune *rig_open(void) {
     attune_error error;
     attune *host = NULL;
     (void)unsetenv("ATTUNE_PLUGIN_PATH");
+    (void)setenv("XDG_DATA_HOME", "/nonexistent/home", 1);
+    (void)setenv("XDG_DATA_DIRS", "/nonexistent/dirs", 1);
     assert_ok(attune_open(&options, &host, &error), error);
     return host;
 }
