@@ -270,6 +270,18 @@ START_TEST(test_watch_unreadable_folder) {
 }
 END_TEST
 
+/* A new build in a folder that others can write is refused, and taken once they cannot. */
+START_TEST(test_watch_folder_made_safe) {
+    ck_assert_int_eq(chmod(folder, 0775), 0);
+    (void)put_plain(folder, "plain_b", PUT_RENAMED);
+    ck_assert_int_eq(wait_long(), ATTUNE_PERMISSION_DENIED);
+    ck_assert_uint_eq(attend_once(host, NULL), 1);
+    ck_assert_int_eq(chmod(folder, 0755), 0);
+    assert_ok(wait_long(), error);
+    ck_assert_uint_eq(attend_once(host, NULL), 2);
+}
+END_TEST
+
 TCase *watch_cases(void) {
     TCase *cases = tcase_create("watch");
     tcase_add_checked_fixture(cases, set_up, tear_down);
@@ -283,6 +295,7 @@ TCase *watch_cases(void) {
     tcase_add_test(cases, test_watch_library_comes_late);
     tcase_add_test(cases, test_watch_plugins_d_vanishes_and_returns);
     tcase_add_test(cases, test_watch_unreadable_folder);
+    tcase_add_test(cases, test_watch_folder_made_safe);
     tcase_set_timeout(cases, 0);
     return cases;
 }

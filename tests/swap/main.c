@@ -7,8 +7,10 @@ int main(void) {
     suite_add_tcase(suite, stage_cases());
     suite_add_tcase(suite, session_swap_cases());
     suite_add_tcase(suite, watch_cases());
-    if (!TSAN)
+    if (!TSAN) {
         suite_add_tcase(suite, line_cases());
+        suite_add_tcase(suite, real_cases());
+    }
     suite_add_tcase(suite, storm_cases());
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_ENV);
