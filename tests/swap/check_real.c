@@ -87,10 +87,28 @@ START_TEST(test_swap_attune_cpu_many_times) {
 }
 END_TEST
 
+/* Each kernel of this processor gives the known answers, and the sampler's plugin is not asked for any. */
+START_TEST(test_self_test_attune_cpu) {
+#ifdef __x86_64__
+    static const char *const masks[] = {"generic", "avx2", "avx512"};
+#else
+    static const char *const masks[] = {"generic", "neon", "neon"};
+#endif
+    attune *real = rig_open();
+    report.struct_size = sizeof report;
+    (void)setenv("ATTUNE_CPU_MASK", masks[_i], 1);
+    assert_ok(attune_swap(real, real_build(), &report, &error), error);
+    ck_assert_uint_eq(report.added, 2);
+    ck_assert_msg(!strstr(rig_log(), "no known answer"), "%s", rig_log());
+    attune_close(real);
+}
+END_TEST
+
 TCase *real_cases(void) {
     TCase *cases = tcase_create("real");
     tcase_add_test(cases, test_session_real_image_through_a_swap);
     tcase_add_test(cases, test_swap_attune_cpu_many_times);
+    tcase_add_loop_test(cases, test_self_test_attune_cpu, 0, 3);
     tcase_set_timeout(cases, 0);
     return cases;
 }

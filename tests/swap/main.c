@@ -5,6 +5,7 @@
 int main(void) {
     Suite *suite = suite_create("swap");
     suite_add_tcase(suite, stage_cases());
+    suite_add_tcase(suite, self_test_cases());
     suite_add_tcase(suite, session_swap_cases());
     suite_add_tcase(suite, watch_cases());
     if (!TSAN) {

@@ -27,6 +27,7 @@ TCase *session_swap_cases(void);
 TCase *watch_cases(void);
 TCase *line_cases(void);
 TCase *real_cases(void);
+TCase *self_test_cases(void);
 
 #define assert_ok(call, error)                                                                               \
     do {                                                                                                     \
