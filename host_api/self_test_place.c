@@ -25,9 +25,8 @@ static attune_generation *find_owner(attune_generation *tested, const attune_dev
 attune_code attune_place_open(attune_generation *tested, const attune_device_id *device, attune_place *out,
                               attune_error *error) {
     attune_pool *pool = tested->host->pool;
-    *out = (attune_place){.tested = tested,
-                          .alignment = 64,
-                          .stream = {.struct_size = sizeof out->stream, .device = *device}};
+    *out = (attune_place){
+        .tested = tested, .alignment = 64, .stream = {.struct_size = sizeof out->stream, .device = *device}};
     if (device->type == ATTUNE_DEVICE_CPU) {
         out->stream.workers = attune_pool_threads(pool);
         out->stream.native = pool;
