@@ -144,7 +144,10 @@ START_TEST(test_swap_short_tables) {
                      ATTUNE_UNIMPLEMENTED);
     ck_assert_str_eq(report.stage, "tables");
     ck_assert_ptr_nonnull(strstr(error.message, "lacks run"));
-    ck_assert_uint_eq(attend_once(host, NULL), 1);
+    refused(put_plain(folder, "plain_short", PUT_RENAMED), "negotiate", ATTUNE_FAILED_PRECONDITION,
+            "its plugin table has 64 bytes");
+    refused(put_plain(folder, "plain_hollow", PUT_RENAMED), "negotiate", ATTUNE_UNIMPLEMENTED,
+            "lacks create, get_interface, quiesce or destroy");
     attune_close(host);
 }
 END_TEST
