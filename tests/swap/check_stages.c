@@ -236,6 +236,23 @@ START_TEST(test_swap_parked) {
 }
 END_TEST
 
+/* "unload": "safe", nothing found, and still mapped after dlclose, here because somebody else has it open:
+ * then its descriptor stays too, else the next copy of that name would be taken for this one. */
+START_TEST(test_swap_library_that_stays) {
+    attune_snapshot *snapshot = attune_snapshot_acquire(host);
+    void *held = dlopen(snapshot->generation[0]->copy.path, RTLD_NOW | RTLD_LOCAL);
+    attune_snapshot_release(snapshot);
+    ck_assert_ptr_nonnull(held);
+    for (int i = 0; i < 2; ++i)
+        assert_ok(attune_swap(host, put_plain(folder, i ? "plain" : "plain_b", PUT_RENAMED), &report, &error),
+                  error);
+    ck_assert_uint_eq(in_state(host, "parked"), SANITIZED ? 2 : 1);
+    ck_assert_uint_eq(attend_once(host, NULL), 3);
+    (void)dlclose(held);
+    attune_close(host);
+}
+END_TEST
+
 START_TEST(test_swap_parked_are_capped) {
     host->parked_most = 2;
     attune_code code = ATTUNE_OK;
@@ -350,6 +367,7 @@ TCase *stage_cases(void) {
     tcase_add_test(cases, test_swap_hanging_quiesce);
     tcase_add_test(cases, test_swap_leak_is_reported);
     tcase_add_loop_test(cases, test_swap_parked, 0, 3);
+    tcase_add_test(cases, test_swap_library_that_stays);
     tcase_add_test(cases, test_swap_parked_are_capped);
     tcase_add_test(cases, test_swap_from_inside_a_callback);
     tcase_add_test(cases, test_swap_two_at_once);
