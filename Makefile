@@ -73,8 +73,8 @@ check-san: ## the tests under ASan and UBSan, in build/san
 check-tsan: ## the suite of swaps under TSan, in build/tsan: what runs the sampler is left out, its libgomp is not built for it
 	@$(MAKE) -s --no-print-directory check B=build/tsan SAN=thread OPT=-O1 SUITE=swap
 
-check-long: ## the suite of kernels with 30 times the random problems (half an hour); ATTUNE_CHECK_FIRST=N repeats from problem N
-	@ATTUNE_CHECK_TIMES=$${ATTUNE_CHECK_TIMES:-30} $(MAKE) -s --no-print-directory check SUITE=kernels
+check-long: ## the kernels with 30 times the random problems, 1,000 swaps beneath real images (an hour); ATTUNE_CHECK_FIRST=N repeats from problem N
+	@ATTUNE_CHECK_TIMES=$${ATTUNE_CHECK_TIMES:-30} $(MAKE) -s --no-print-directory check SUITE="kernels swap"
 
 check-clang: deps ## build everything and the tests with clang, in build/clang
 	@scripts/deps.sh clang

@@ -195,10 +195,10 @@ attune_code attune_load_default(attune *host, attune_error *error) {
     if (!host)
         return attune_fail(error, ATTUNE_INVALID_ARGUMENT, ATTUNE_DOMAIN, "attune_load_default",
                            "host is NULL");
-    attune_manifest_paths paths;
+    attune_paths paths;
     tally count;
     memset(&count, 0, sizeof count);
-    attune_code code = attune_search(host->plugin_dir, &host->logger, &paths, error);
+    attune_code code = attune_search(host->plugin_dir, &host->logger, &paths, NULL, error);
     for (uint32_t i = 0; i < paths.count && !code; ++i) {
         attune_error reason;
         memset(&reason, 0, sizeof reason);
@@ -209,7 +209,7 @@ attune_code attune_load_default(attune *host, attune_error *error) {
         if (count.first.code == ATTUNE_OK)
             count.first = reason;
     }
-    attune_search_free(&paths);
+    attune_paths_free(&paths);
     if (code || count.active || count.skipped)
         return code;
     if (count.first.code) {

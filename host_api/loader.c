@@ -3,6 +3,7 @@
 #include "elf_check.h"
 #include "structs.h"
 #include <dlfcn.h>
+#include <link.h>
 #include <stdlib.h>
 #include <sys/utsname.h>
 #include <unistd.h>
@@ -237,15 +238,17 @@ attune_code attune_loader_load(attune_generation *generation, int folder, const 
  * were closed would be handed out again, and the linker would take the next copy of that name for this one.
  */
 static void close_library(attune_generation *generation) {
+    struct link_map *map = NULL;
     if (generation->handle && !generation->parked) {
         generation->parked = true;
         if (generation->unload_safe && !*generation->unload_risk && !KEEP_MAPPED &&
-            dlclose(generation->handle) == 0) {
+            dlinfo(generation->handle, RTLD_DI_LINKMAP, &map) == 0) {
+            const void *inside = map->l_ld;
+            Dl_info found;
             /* The linker may keep a library all the same: its descriptor must then stay open. */
-            void *still = dlopen(generation->copy.path, RTLD_NOW | RTLD_NOLOAD);
-            generation->parked = still != NULL;
-            if (still)
-                (void)dlclose(still);
+            generation->parked =
+                dlclose(generation->handle) != 0 ||
+                (dladdr(inside, &found) && strcmp(found.dli_fname, generation->copy.path) == 0);
         }
     }
     attune_copy_remove(&generation->copy);

@@ -11,16 +11,12 @@
 #define MANIFEST "manifest.json"
 
 typedef struct search {
-    attune_manifest_paths *out;
+    attune_paths *out, *places;
     const attune_logger *logger;
     bool failed; /* out of memory */
 } search;
 
-static void add(search *in, const char *path) {
-    attune_manifest_paths *out = in->out;
-    for (uint32_t i = 0; i < out->count; ++i)
-        if (strcmp(out->path[i], path) == 0)
-            return;
+static void append(search *in, attune_paths *out, const char *path) {
     if (out->count == out->room) {
         uint32_t room = out->room ? 2 * out->room : 16;
         char **more = realloc(out->path, room * sizeof *more);
@@ -36,6 +32,18 @@ static void add(search *in, const char *path) {
         out->path[out->count++] = copy;
     else
         in->failed = true;
+}
+
+static void add(search *in, const char *path) {
+    for (uint32_t i = 0; i < in->out->count; ++i)
+        if (strcmp(in->out->path[i], path) == 0)
+            return;
+    append(in, in->out, path);
+}
+
+static void add_place(search *in, const char *path) {
+    if (in->places)
+        append(in, in->places, path);
 }
 
 static bool is_kind(const char *path, mode_t kind) {
@@ -68,13 +76,16 @@ static int by_bytes(const struct dirent **a, const struct dirent **b) {
 /* plugins.d: its own manifest.json, *.json files, and folders with a manifest.json, by name. */
 static void add_folder(search *in, const char *folder) {
     struct dirent **entries;
+    add_place(in, folder);
     int count = scandir(folder, &entries, wanted, by_bytes);
     for (int i = 0; i < count; ++i) {
         char path[PATH_MAX];
         size_t name = strlen(entries[i]->d_name);
         int length = snprintf(path, sizeof path, "%s/%s", folder, entries[i]->d_name);
-        if (length > 0 && (size_t)length < sizeof path &&
-            (is_kind(path, S_IFDIR) || (name > 5 && strcmp(entries[i]->d_name + name - 5, ".json") == 0)))
+        bool fits = length > 0 && (size_t)length < sizeof path, inner = fits && is_kind(path, S_IFDIR);
+        if (inner)
+            add_place(in, path);
+        if (inner || (fits && name > 5 && strcmp(entries[i]->d_name + name - 5, ".json") == 0))
             (void)add_entry(in, path);
         free(entries[i]);
     }
@@ -102,6 +113,7 @@ static void each_entry(search *in, const char *variable, const char *list,
 }
 
 static void own_entry(search *in, const char *variable, const char *path) {
+    add_place(in, path);
     if (!add_entry(in, path))
         attune_log(in->logger, ATTUNE_LOG_WARNING, ATTUNE_DOMAIN, "%s: no manifest at %s", variable, path);
 }
@@ -114,15 +126,17 @@ static void data_entry(search *in, const char *variable, const char *path) {
         add_folder(in, folder);
 }
 
-attune_code attune_search(const char *plugin_dir, const attune_logger *logger, attune_manifest_paths *out,
-                          attune_error *error) {
-    search in = {.out = out, .logger = logger};
+attune_code attune_search(const char *plugin_dir, const attune_logger *logger, attune_paths *out,
+                          attune_paths *places, attune_error *error) {
+    search in = {.out = out, .places = places, .logger = logger};
     char home_data[PATH_MAX];
     const char *own = secure_getenv("ATTUNE_PLUGIN_PATH");
     const char *data = secure_getenv("XDG_DATA_HOME");
     const char *shared = secure_getenv("XDG_DATA_DIRS");
     const char *home = secure_getenv("HOME");
     memset(out, 0, sizeof *out);
+    if (places)
+        memset(places, 0, sizeof *places);
     if (own)
         each_entry(&in, "ATTUNE_PLUGIN_PATH", own, own_entry);
     if ((!data || !*data) && home && *home) {
@@ -132,14 +146,16 @@ attune_code attune_search(const char *plugin_dir, const attune_logger *logger, a
     if (data)
         each_entry(&in, "XDG_DATA_HOME", data, data_entry);
     each_entry(&in, "XDG_DATA_DIRS", shared && *shared ? shared : "/usr/local/share:/usr/share", data_entry);
-    if (plugin_dir && *plugin_dir)
+    if (plugin_dir && *plugin_dir) {
+        add_place(&in, plugin_dir);
         (void)add_entry(&in, plugin_dir);
+    }
     return in.failed ? attune_fail(error, ATTUNE_RESOURCE_EXHAUSTED, ATTUNE_DOMAIN, "search",
                                    "no memory for the list of manifests")
                      : ATTUNE_OK;
 }
 
-void attune_search_free(attune_manifest_paths *paths) {
+void attune_paths_free(attune_paths *paths) {
     for (uint32_t i = 0; i < paths->count; ++i)
         free(paths->path[i]);
     free(paths->path);

@@ -2,6 +2,7 @@
 #include "source.h"
 #include "loader.h"
 #include "structs.h"
+#include <errno.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -12,7 +13,10 @@ attune_code attune_source_open(const char *given, attune_source *out, attune_err
     char *text;
     size_t length;
     if (!realpath(given, out->path))
-        return attune_fail(error, ATTUNE_NOT_FOUND, ATTUNE_DOMAIN, given, "no such manifest");
+        return errno == ENOENT || errno == ENOTDIR
+                   ? attune_fail(error, ATTUNE_NOT_FOUND, ATTUNE_DOMAIN, given, "no such manifest")
+                   : attune_fail(error, ATTUNE_PERMISSION_DENIED, ATTUNE_DOMAIN, given,
+                                 "the manifest cannot be reached: %s", strerror(errno));
     char *slash = strrchr(out->path, '/');
     attune_text_copy(out->folder_path, sizeof out->folder_path, out->path);
     out->folder_path[slash == out->path ? 1 : slash - out->path] = 0;

@@ -49,8 +49,7 @@ static attune_code stage(swap *work, attune_generation *next, const attune_gener
     attune_source *from = &work->from;
     attune *host = work->host;
     attune_code code = attune_loader_check(next, from->folder, from->folder_path, library, error);
-    *unchanged = !code && serves(old) && memcmp(old->sha256, next->sha256, sizeof old->sha256) == 0 &&
-                 strcmp(old->path, next->path) == 0;
+    *unchanged = !code && serves(old) && memcmp(old->sha256, next->sha256, sizeof old->sha256) == 0;
     if (code || *unchanged)
         return code;
     code = check_parked(host, library->id, error);

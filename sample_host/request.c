@@ -26,6 +26,11 @@ attune_code request_seed(struct app *app, const char *name, const char *given, u
     return ATTUNE_OK;
 }
 
+int request_randn(const char *name, uint32_t *out) {
+    *out = strcasecmp(name, "NV") == 0 ? ATTUNE_RANDN_NV : ATTUNE_RANDN_CPU;
+    return *out == ATTUNE_RANDN_NV || strcasecmp(name, "CPU") == 0;
+}
+
 attune_code request_extent(struct app *app, int steps, int width, int height) {
     if (steps < 1 || steps > 1000)
         return app_usage(app, "--steps %d is outside 1 to 1000", steps);

@@ -10,6 +10,9 @@ enum { REQUEST_MOST_IMAGES = 1 << 20 };
  * at random. A wrong one is wrong usage. */
 attune_code request_seed(struct app *app, const char *name, const char *text, uint64_t *seed);
 
+/* ATTUNE_RANDN_… by its name, without regard to case; 0 where there is none. */
+int request_randn(const char *name, uint32_t *out);
+
 /* Steps and pixels (0 = the model's) within what a request may ask for, else wrong usage. */
 attune_code request_extent(struct app *app, int steps, int width, int height);
 

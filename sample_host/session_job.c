@@ -8,7 +8,7 @@
 #include "request.h"
 #include "served.h"
 
-#include <math.h>
+#include <float.h>
 #include <stdlib.h>
 
 enum { MAX_RECORDS = 256 };
@@ -103,10 +103,38 @@ static attune_code read_choice(session_job *job, attune_error *error) {
     return code;
 }
 
+/* A number from 0 to `most`. */
+static attune_code read_number(const json_t *request, const char *key, double most, float *out,
+                               attune_error *error) {
+    const json_t *value = json_object_get(request, key);
+    if (!value)
+        return ATTUNE_OK;
+    if (!json_is_number(value) || !(json_number_value(value) >= 0 && json_number_value(value) <= most))
+        return most < FLT_MAX ? wrong(error, key, "a number from 0 to %g is expected", most)
+                              : wrong(error, key, "a number of at least 0 is expected");
+    *out = (float)json_number_value(value);
+    return ATTUNE_OK;
+}
+
+/* -1 or none: drawn at random. */
+static attune_code read_seed(const session_job *job, const char *key, uint64_t *out, attune_error *error) {
+    const json_t *value = json_object_get(job->request, key);
+    const json_int_t most = INT64_MAX - REQUEST_MOST_IMAGES;
+    if (value &&
+        (!json_is_integer(value) || json_integer_value(value) < -1 || json_integer_value(value) > most))
+        return wrong(error, key, "a whole number from 0 to %lld, or -1, is expected", (long long)most);
+    if (value && json_integer_value(value) >= 0) {
+        *out = (uint64_t)json_integer_value(value);
+        return ATTUNE_OK;
+    }
+    attune_code code = request_seed(job->shared->app, key, NULL, out);
+    if (code)
+        *error = job->shared->app->error;
+    return code;
+}
+
 static attune_code read_numbers(session_job *job, attune_error *error) {
     attune_request *ask = &job->ask;
-    const json_t *seed = json_object_get(job->request, "seed"),
-                 *scale = json_object_get(job->request, "cfg_scale");
     attune_code code = read_whole(job->request, "steps", 1, 1000, &ask->steps, error);
     if (!code)
         code = read_whole(job->request, "width", 8, 1 << 16, &ask->width, error);
@@ -114,23 +142,30 @@ static attune_code read_numbers(session_job *job, attune_error *error) {
         code = read_whole(job->request, "height", 8, 1 << 16, &ask->height, error);
     if (!code)
         code = read_whole(job->request, "batch_size", 1, 64, &ask->batch_size, error);
-    if (!code && scale && (!json_is_number(scale) || !(json_number_value(scale) >= 0)))
-        code = wrong(error, "cfg_scale", "a number of at least 0 is expected");
-    if (!code && scale)
-        ask->cfg_scale = (float)json_number_value(scale);
-    if (!code && seed && (!json_is_integer(seed) || json_integer_value(seed) < -1))
-        code = wrong(error, "seed", "a whole number of at least 0, or -1, is expected");
-    if (!code && seed && json_integer_value(seed) >= 0)
-        ask->seed = (uint64_t)json_integer_value(seed);
-    else if (!code)
-        code = request_seed(job->shared->app, "seed", NULL, &ask->seed);
+    if (!code)
+        code = read_whole(job->request, "clip_skip", 1, INT32_MAX, &ask->clip_skip, error);
+    if (!code)
+        code = read_number(job->request, "cfg_scale", FLT_MAX, &ask->cfg_scale, error);
+    if (!code)
+        code = read_number(job->request, "subseed_strength", 1, &ask->subseed_strength, error);
+    if (!code)
+        code = read_seed(job, "seed", &ask->seed, error);
+    return code ? code : read_seed(job, "subseed", &ask->subseed, error);
+}
+
+static attune_code read_randn_source(const json_t *request, uint32_t *out, attune_error *error) {
+    const char *name = "CPU";
+    attune_code code = read_text(request, "randn_source", &name, error);
+    if (!code && !request_randn(name, out))
+        code = wrong(error, "randn_source", "%.32s is neither CPU nor NV", name);
     return code;
 }
 
 static attune_code read_job(session_job *job, attune_error *error) {
-    static const char *const known[] = {"id",     "prompt",    "negative_prompt", "sampler",     "scheduler",
-                                        "steps",  "seed",      "width",           "height",      "batch_size",
-                                        "output", "cfg_scale", "attention",       "determinism", "policy"};
+    static const char *const known[] = {
+        "id",      "prompt",           "negative_prompt", "sampler",     "scheduler", "steps",  "seed",
+        "subseed", "subseed_strength", "randn_source",    "clip_skip",   "width",     "height", "batch_size",
+        "output",  "cfg_scale",        "attention",       "determinism", "policy"};
     const char *key;
     json_t *value;
     json_object_foreach(job->request, key, value) {
@@ -155,6 +190,8 @@ static attune_code read_job(session_job *job, attune_error *error) {
     if (!code)
         code = read_numbers(job, error);
     if (!code)
+        code = read_randn_source(job->request, &job->ask.randn_source, error);
+    if (!code)
         code = read_choice(job, error);
     return code ? code : pictures_check(job->output, job->ask.batch_size, error);
 }
@@ -171,13 +208,18 @@ static json_t *about(const session_job *job, const char *key, json_t *value) {
     return json_pack("{s:O, s:o}", "id", job->id, key, value);
 }
 
+/* Who served; what a move bound anew and nobody called again is left out. */
 static json_t *records_json(attune_session *session, attune_attention_record *records, uint32_t *count) {
     json_t *list = json_array();
-    for (*count = 0; *count < MAX_RECORDS; ++*count) {
+    *count = 0;
+    for (uint32_t i = 0; *count < MAX_RECORDS; ++i) {
         attune_attention_record *r = &records[*count];
         r->struct_size = sizeof *r;
-        if (attune_session_attention(session, *count, r, NULL) != ATTUNE_OK)
+        if (attune_session_attention(session, i, r, NULL) != ATTUNE_OK)
             break;
+        if (!r->calls)
+            continue;
+        ++*count;
         json_array_append_new(list, json_pack("{s:o, s:s, s:s, s:s, s:I, s:I, s:I}", "problem",
                                               problem_json(&r->problem), "backend", r->choice.backend,
                                               "plugin", r->choice.plugin, "version", r->choice.version,
@@ -185,6 +227,11 @@ static json_t *records_json(attune_session *session, attune_attention_record *re
                                               (json_int_t)r->calls, "first_unit", (json_int_t)r->first_unit));
     }
     return list;
+}
+
+/* With a variation the seed stays. */
+static uint64_t image_seed(const session_job *job, uint32_t index) {
+    return job->ask.subseed_strength > 0 ? job->ask.seed : job->ask.seed + index;
 }
 
 static char *parameters(const session_job *job, const attune_attention_record *records, uint32_t count,
@@ -205,9 +252,11 @@ static char *parameters(const session_job *job, const attune_attention_record *r
                      .arithmetic = arithmetic,
                      .determinism = attune_determinism_name(job->plan.determinism),
                      .sampler_plugin = plugin,
-                     .randn_source = "CPU",
-                     .seed = job->ask.seed + index,
-                     .clip_skip = 1,
+                     .randn_source = job->ask.randn_source == ATTUNE_RANDN_NV ? "NV" : "CPU",
+                     .seed = image_seed(job, index),
+                     .subseed = job->ask.subseed + index,
+                     .subseed_strength = job->ask.subseed_strength,
+                     .clip_skip = job->ask.clip_skip,
                      .steps = job->ask.steps,
                      .width = job->plan.width,
                      .height = job->plan.height,
@@ -234,11 +283,11 @@ static attune_code write_pictures(session_job *job, attune_session *session,
                     : attune_fail(error, ATTUNE_RESOURCE_EXHAUSTED, "sample_host", "session",
                                   "no memory for the infotext");
         if (!code)
-            code = pictures_write(job->output, i, job->plan.images, job->ask.seed + i, &image, text, path,
+            code = pictures_write(job->output, i, job->plan.images, image_seed(job, i), &image, text, path,
                                   error);
         if (!code) {
             json_array_append_new(outputs, json_text(path));
-            json_array_append_new(seeds, json_integer((json_int_t)job->ask.seed + (json_int_t)i));
+            json_array_append_new(seeds, json_integer((json_int_t)image_seed(job, i)));
         }
         free(text);
     }
@@ -261,15 +310,17 @@ static attune_code tell_result(session_job *job, attune_session *session, attune
     (void)pthread_mutex_unlock(&shared->files);
     if (!code)
         code = attune_session_moved(session, &moves, error);
-    if (!code)
-        session_say(
-            shared,
-            about(job, "result",
-                  json_pack("{s:O, s:O, s:o, s:O, s:s, s:s, s:s?, s:f}", "outputs", outputs, "seeds", seeds,
-                            "choice", choice_json(&job->choice), "attention", attention, "determinism",
-                            attune_determinism_name(job->plan.determinism), "served_by",
-                            moves.generations > 1 ? "mixed generations" : "one generation", "stayed",
-                            *moves.stayed ? moves.stayed : NULL, "seconds", progress_now() - job->begun)));
+    if (!code) {
+        json_t *result =
+            json_pack("{s:O, s:O, s:o, s:O, s:s, s:s, s:s?, s:f}", "outputs", outputs, "seeds", seeds,
+                      "choice", choice_json(&job->choice), "attention", attention, "determinism",
+                      attune_determinism_name(job->plan.determinism), "served_by",
+                      moves.generations > 1 ? "mixed generations" : "one generation", "stayed",
+                      *moves.stayed ? moves.stayed : NULL, "seconds", progress_now() - job->begun);
+        if (job->ask.subseed_strength > 0)
+            json_object_set_new(result, "subseed", json_integer((json_int_t)job->ask.subseed));
+        session_say(shared, about(job, "result", result));
+    }
     json_decref(outputs);
     json_decref(seeds);
     json_decref(attention);
@@ -352,6 +403,7 @@ attune_code session_job_start(session_shared *shared, const json_t *request, jso
                                 .steps = 20,
                                 .batch_size = 1,
                                 .cfg_scale = 7,
+                                .clip_skip = 1,
                                 .memory_limit = job->wish.memory_limit ? job->wish.memory_limit : UINT64_MAX};
     attune_code code = read_job(job, error);
     job->ask.prompt = job->prompt;

@@ -84,8 +84,7 @@ static attune_code parse_noise(job *j) {
     struct app *app = j->app;
     const char *source = options.randn_source ? options.randn_source : "CPU";
     char *end = NULL;
-    j->randn_source = strcasecmp(source, "NV") == 0 ? ATTUNE_RANDN_NV : ATTUNE_RANDN_CPU;
-    if (j->randn_source == ATTUNE_RANDN_CPU && strcasecmp(source, "CPU") != 0)
+    if (!request_randn(source, &j->randn_source))
         return app_usage(app, "--randn-source %s is unknown; CPU and NV are possible", source);
     j->subseed_strength = options.subseed_strength ? strtof(options.subseed_strength, &end) : 0.0f;
     if (options.subseed_strength &&

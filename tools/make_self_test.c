@@ -2,8 +2,8 @@
 #include "host_api/self_test.h"
 #include "kernels/arithmetic.h"
 #include "kernels/attention.h"
+#include "kernels/storage.h"
 #include <stdio.h>
-#include <string.h>
 
 static float q[ATTUNE_SELF_TEST_VALUES], k[ATTUNE_SELF_TEST_VALUES], v[ATTUNE_SELF_TEST_VALUES],
     out[ATTUNE_SELF_TEST_VALUES], added[ATTUNE_SELF_TEST_VALUES];
@@ -15,6 +15,12 @@ static void compact(int64_t stride[4], int64_t heads, int64_t tokens, int64_t ch
     stride[2] = channels;
     stride[1] = tokens * channels;
     stride[0] = heads * tokens * channels;
+}
+
+static uint32_t stored(float x, int32_t storage) {
+    return storage == ATTUNE_SELF_TEST_F16    ? attune_narrow_f16(x)
+           : storage == ATTUNE_SELF_TEST_BF16 ? attune_narrow_bf16(x)
+                                              : attune_bits_of(x);
 }
 
 static void write_case(FILE *file, uint32_t number) {
@@ -31,10 +37,11 @@ static void write_case(FILE *file, uint32_t number) {
                                  .v = v,
                                  .out = out,
                                  .causal = c->causal};
-    attune_self_test_fill(q, c->batch * c->heads_q * c->n_q * c->d_qk, 4 * number + 1);
-    attune_self_test_fill(k, c->batch * c->heads_kv * c->n_k * c->d_qk, 4 * number + 2);
-    attune_self_test_fill(v, c->batch * c->heads_kv * c->n_k * c->d_v, 4 * number + 3);
-    attune_self_test_fill(added, c->n_q * c->n_k, 4 * number + 4);
+    const int bits = attune_self_test_bits_of(c);
+    attune_self_test_fill(q, c->batch * c->heads_q * c->n_q * c->d_qk, 4 * number + 1, bits);
+    attune_self_test_fill(k, c->batch * c->heads_kv * c->n_k * c->d_qk, 4 * number + 2, bits);
+    attune_self_test_fill(v, c->batch * c->heads_kv * c->n_k * c->d_v, 4 * number + 3, bits);
+    attune_self_test_fill(added, c->n_q * c->n_k, 4 * number + 4, 24);
     attune_self_test_mask(kept, c->n_q, c->n_k, 4 * number + 4);
     compact(args.stride_q, c->heads_q, c->n_q, c->d_qk);
     compact(args.stride_k, c->heads_kv, c->n_k, c->d_qk);
@@ -47,11 +54,8 @@ static void write_case(FILE *file, uint32_t number) {
                                                    : ATTUNE_KERNEL_MASK_NONE;
     args.mask = c->mask == ATTUNE_MASK_FLOAT ? (const void *)added : kept;
     attune_attention_f32_reference(&args);
-    for (int64_t i = 0; i < c->batch * c->heads_q * c->n_q * c->d_v; ++i) {
-        uint32_t bits;
-        memcpy(&bits, &out[i], sizeof bits);
-        fprintf(file, "0x%08xu,%s", bits, i % 8 == 7 ? "\n" : " ");
-    }
+    for (int64_t i = 0; i < c->batch * c->heads_q * c->n_q * c->d_v; ++i)
+        fprintf(file, "0x%08xu,%s", stored(out[i], c->storage), i % 8 == 7 ? "\n" : " ");
 }
 
 int main(int argc, char **argv) {

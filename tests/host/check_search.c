@@ -32,14 +32,14 @@ static void sh(const char *command) {
 }
 
 static void expect(const char *plugin_dir, uint32_t count, const char *const *paths) {
-    attune_manifest_paths found;
+    attune_paths found;
     attune_logger silent = {NULL, NULL};
     attune_error error;
-    assert_ok(attune_search(plugin_dir, &silent, &found, &error), error);
+    assert_ok(attune_search(plugin_dir, &silent, &found, NULL, &error), error);
     for (uint32_t i = 0; i < count && i < found.count; ++i)
         ck_assert_str_eq(found.path[i], paths[i]);
     ck_assert_uint_eq(found.count, count);
-    attune_search_free(&found);
+    attune_paths_free(&found);
 }
 
 START_TEST(test_search_order) {

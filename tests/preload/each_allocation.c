@@ -100,6 +100,7 @@ static int listed(const char *name, const char *const *list, size_t count) {
 static int decide(uintptr_t at, caller *who) {
     static struct {
         const struct link_map *map;
+        const void *dynamic; /* of a library that was unmapped another may have the map */
         int kind;
     } known[MAPS];
     struct dl_find_object found;
@@ -108,11 +109,12 @@ static int decide(uintptr_t at, caller *who) {
         return 1; /* code made at run time */
     const struct link_map *map = found.dlfo_link_map;
     size_t i = 0;
-    while (known[i].map && known[i].map != map)
+    while (known[i].map && (known[i].map != map || known[i].dynamic != map->l_ld))
         if (++i == MAPS)
             abort();
     if (!known[i].map) {
         known[i].map = map;
+        known[i].dynamic = map->l_ld;
         known[i].kind =
             map == self || listed(map->l_name, passed_over, sizeof passed_over / sizeof *passed_over)
                 ? PASSED_OVER

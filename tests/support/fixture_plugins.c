@@ -78,6 +78,12 @@ static const struct {
      "\"memory\": {\"min\": "
      "1073741824}, \"determinism\": \"invariant\", \"arithmetic\": \"fixture-gpu-1\"}",
      ""},
+    {"remote", "1.0.0", "\"attune.device/1\", \"attune.attention/1\"",
+     "{\"id\": \"sdp\", \"aliases\": [], \"priority\": 70, \"devices\": [\"opencl\"], \"vendors\": [\"*\"], "
+     "\"dtypes\": [\"float32\", \"float16\", \"bfloat16\"], \"masks\": [" ALL_MASKS
+     "], \"head_dim\": {\"min\": 1, \"max\": 0}, \"memory\": {\"min\": 0}, \"determinism\": \"portable\", "
+     "\"arithmetic\": \"fixture-remote-1\"}",
+     ""},
     {"painter", "1.0.0", "\"attune.sampler/1\"", "",
      "{\"id\": \"painter\", \"devices\": [\"cpu\"], \"vendors\": [\"*\"], \"dtypes\": [\"float32\"], "
      "\"determinism\": "

@@ -1,8 +1,5 @@
 /* check_session.c: sessions through a swap: pin, step, what may not be moved to, and a real image's bytes. */
 #include "rig.h"
-#include <limits.h>
-#include <stdlib.h>
-#include <sys/stat.h>
 
 static attune_error error;
 static attune_swap_report report;
@@ -220,83 +217,6 @@ START_TEST(test_session_swap_policy_is_checked) {
 }
 END_TEST
 
-/* ---- the real plugins ---- */
-
-enum { STEPS = 3, SIDE = 64, UNITS = STEPS + 2 };
-
-/* attune-cpu again: the same code in a file of other bytes, beneath `folder`. */
-static const char *second_build(const char *folder) {
-    static char path[PATH_MAX];
-    run_result made = run(
-        "cp \"$B/attune-cpu.so\" \"$B/attune-sampler-cpu.so\" '%s' && printf again >> '%s/attune-cpu.so' && "
-        "chmod go-w '%s'/* && \"$B/tools/fill_manifest\" \"$S/manifest.json\" '%s' '%s/manifest.json' && "
-        "chmod go-w '%s/manifest.json'",
-        folder, folder, folder, folder, folder, folder);
-    ck_assert_msg(made.status == 0, "%s", made.err);
-    run_free(&made);
-    (void)snprintf(path, sizeof path, "%s/manifest.json", folder);
-    return path;
-}
-
-static void draw(attune *with, attune_model *emoji, int at, const char *manifest, uint8_t *pixels) {
-    attune_wish wish = {.struct_size = sizeof wish, .swap = ATTUNE_SWAP_STEP, .attention = "sdp-no-mem"};
-    attune_request request = {.struct_size = sizeof request,
-                              .prompt = "red apple",
-                              .negative_prompt = "",
-                              .memory_limit = UINT64_MAX,
-                              .steps = STEPS,
-                              .width = SIDE,
-                              .height = SIDE,
-                              .batch_size = 1,
-                              .cfg_scale = 7,
-                              .determinism = ATTUNE_DETERMINISM_REPEATABLE,
-                              .seed = 5};
-    attune_image image = {
-        .struct_size = sizeof image, .width = SIDE, .height = SIDE, .stride = 3 * SIDE, .pixels = pixels};
-    attune_progress progress = {.struct_size = sizeof progress};
-    attune_session_moves moves = {.struct_size = sizeof moves};
-    attune_session *session = NULL;
-    assert_ok(attune_session_open(emoji, &request, &wish, NULL, &session, NULL, NULL, &error), error);
-    for (int unit = 0; !progress.done; ++unit) {
-        if (unit == at)
-            assert_ok(attune_swap(with, manifest, &report, &error), error);
-        assert_ok(attune_session_step(session, NULL, &progress, &error), error);
-    }
-    assert_ok(attune_session_image(session, 0, &image, &error), error);
-    assert_ok(attune_session_moved(session, &moves, &error), error);
-    ck_assert_str_eq(moves.stayed, "");
-    ck_assert_uint_eq(moves.moves, at >= 0);
-    attune_session_close(session);
-}
-
-/* Between two builds of one version and arithmetic id, at every step boundary: the bytes of an undisturbed
- * run. The sampler's own class, repeatable, is why both are made on one machine with one thread count. */
-START_TEST(test_session_real_image_through_a_swap) {
-    char path[PATH_MAX];
-    const char *sources[2] = {NULL, second_build(fixture_folder())};
-    uint8_t *alone = malloc(3 * SIDE * SIDE), *moved = malloc(3 * SIDE * SIDE);
-    attune *real = rig_open();
-    attune_model *emoji;
-    real->parked_most = UINT32_MAX;
-    (void)snprintf(path, sizeof path, "%s/manifest.json", run_build());
-    sources[0] = path;
-    assert_ok(attune_load(real, path, &error), error);
-    char folder[PATH_MAX];
-    (void)snprintf(folder, sizeof folder, "%s/models/emoji", run_source());
-    assert_ok(attune_model_open(real, folder, NULL, NULL, &emoji, &error), error);
-    draw(real, emoji, -1, NULL, alone);
-    for (int at = 0; at < UNITS; ++at) {
-        draw(real, emoji, at, sources[1 - at % 2], moved);
-        ck_assert_msg(memcmp(moved, alone, 3 * SIDE * SIDE) == 0, "a swap before unit %d changed the picture",
-                      at);
-    }
-    attune_model_close(emoji);
-    attune_close(real);
-    free(alone);
-    free(moved);
-}
-END_TEST
-
 TCase *session_swap_cases(void) {
     TCase *cases = tcase_create("sessions");
     tcase_add_checked_fixture(cases, set_up, tear_down);
@@ -307,8 +227,6 @@ TCase *session_swap_cases(void) {
     tcase_add_test(cases, test_session_step_to_another_backend);
     tcase_add_test(cases, test_session_step_to_another_arithmetic);
     tcase_add_test(cases, test_session_swap_policy_is_checked);
-    if (!TSAN)
-        tcase_add_test(cases, test_session_real_image_through_a_swap);
     tcase_set_timeout(cases, 0);
     return cases;
 }

@@ -144,7 +144,10 @@ START_TEST(test_swap_short_tables) {
                      ATTUNE_UNIMPLEMENTED);
     ck_assert_str_eq(report.stage, "tables");
     ck_assert_ptr_nonnull(strstr(error.message, "lacks run"));
-    ck_assert_uint_eq(attend_once(host, NULL), 1);
+    refused(put_plain(folder, "plain_short", PUT_RENAMED), "negotiate", ATTUNE_FAILED_PRECONDITION,
+            "its plugin table has 64 bytes");
+    refused(put_plain(folder, "plain_hollow", PUT_RENAMED), "negotiate", ATTUNE_UNIMPLEMENTED,
+            "lacks create, get_interface, quiesce or destroy");
     attune_close(host);
 }
 END_TEST
@@ -229,6 +232,23 @@ START_TEST(test_swap_parked) {
                  strstr(info.unload_risk, parked[_i].risk) != NULL;
     ck_assert(found);
     (void)usleep(20000); /* the thread that was left runs on, in code that is still there */
+    attune_close(host);
+}
+END_TEST
+
+/* "unload": "safe", nothing found, and still mapped after dlclose, here because somebody else has it open:
+ * then its descriptor stays too, else the next copy of that name would be taken for this one. */
+START_TEST(test_swap_library_that_stays) {
+    attune_snapshot *snapshot = attune_snapshot_acquire(host);
+    void *held = dlopen(snapshot->generation[0]->copy.path, RTLD_NOW | RTLD_LOCAL);
+    attune_snapshot_release(snapshot);
+    ck_assert_ptr_nonnull(held);
+    for (int i = 0; i < 2; ++i)
+        assert_ok(attune_swap(host, put_plain(folder, i ? "plain" : "plain_b", PUT_RENAMED), &report, &error),
+                  error);
+    ck_assert_uint_eq(in_state(host, "parked"), SANITIZED ? 2 : 1);
+    ck_assert_uint_eq(attend_once(host, NULL), 3);
+    (void)dlclose(held);
     attune_close(host);
 }
 END_TEST
@@ -347,6 +367,7 @@ TCase *stage_cases(void) {
     tcase_add_test(cases, test_swap_hanging_quiesce);
     tcase_add_test(cases, test_swap_leak_is_reported);
     tcase_add_loop_test(cases, test_swap_parked, 0, 3);
+    tcase_add_test(cases, test_swap_library_that_stays);
     tcase_add_test(cases, test_swap_parked_are_capped);
     tcase_add_test(cases, test_swap_from_inside_a_callback);
     tcase_add_test(cases, test_swap_two_at_once);

@@ -4,6 +4,7 @@
 #include <limits.h>
 #include <pthread.h>
 #include <stdlib.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -37,6 +38,18 @@ static attune_code wait_long(void) {
         code = wait_some(1000);
     while (code == ATTUNE_DEADLINE_EXCEEDED);
     return code;
+}
+
+static void sh(const char *format, ...) __attribute__((format(printf, 1, 2)));
+static void sh(const char *format, ...) {
+    char command[2 * PATH_MAX];
+    va_list list;
+    va_start(list, format);
+    (void)vsnprintf(command, sizeof command, format, list);
+    va_end(list);
+    run_result done = run("%s", command);
+    ck_assert_msg(done.status == 0, "%s: %s", command, done.err);
+    run_free(&done);
 }
 
 START_TEST(test_watch_swaps) {
@@ -147,6 +160,134 @@ START_TEST(test_watch_thousands_of_manifests) {
     (void)put_plain(folder, "plain_b", PUT_RENAMED);
     assert_ok(wait_long(), error);
     ck_assert_uint_eq(attend_once(host, NULL), 2);
+    /* they go, and nobody missed them */
+    sh("rm -rf '%s'", path);
+    ck_assert_int_eq(wait_some(2000), ATTUNE_DEADLINE_EXCEEDED);
+}
+END_TEST
+
+/* ---- folders that are not there yet ---- */
+
+/* Watch again, with a data folder of its own in which nothing is yet. */
+static const char *watch_data(void) {
+    const char *data = fixture_folder();
+    attune_watch_close(watch);
+    watch = NULL;
+    (void)setenv("XDG_DATA_HOME", data, 1);
+    assert_ok(attune_watch_open(host, &watch, &error), error);
+    return data;
+}
+
+/* Where no manifest is: in a folder of a plugins.d, in no plugins.d, in no folder that ATTUNE_PLUGIN_PATH
+ * names. The first one that comes is seen. */
+START_TEST(test_watch_first_manifest) {
+    static const char *const places[] = {"data/attune/plugins.d/mine", "data/attune/plugins.d",
+                                         "own/plugins"};
+    char path[PATH_MAX];
+    (void)snprintf(path, sizeof path, "%s/%s", folder, places[_i]);
+    if (_i == 0)
+        sh("mkdir -p '%s'", path);
+    attune_watch_close(watch);
+    (void)snprintf(path, sizeof path, "%s/data", folder);
+    (void)setenv("XDG_DATA_HOME", path, 1);
+    (void)snprintf(path, sizeof path, "%s/%s", folder, places[_i]);
+    if (_i == 2)
+        (void)setenv("ATTUNE_PLUGIN_PATH", path, 1);
+    assert_ok(attune_watch_open(host, &watch, &error), error);
+    ck_assert_int_eq(wait_some(300), ATTUNE_DEADLINE_EXCEEDED);
+    sh("mkdir -p '%s'", path);
+    ck_assert_int_eq(wait_some(300), ATTUNE_DEADLINE_EXCEEDED);
+    (void)fixture_install(path, fixture_manifest("picky", NULL));
+    assert_ok(wait_long(), error);
+    ck_assert_uint_eq(report.added, 1);
+    ck_assert_str_eq(report.plugin, "fixture-picky");
+}
+END_TEST
+
+/* The manifest is there long before its library: that is told, and the library is seen when it comes. */
+START_TEST(test_watch_library_comes_late) {
+    char path[PATH_MAX];
+    (void)snprintf(path, sizeof path, "%s/attune/plugins.d", watch_data());
+    sh("mkdir -p '%s'", path);
+    (void)fixture_install(path, fixture_manifest("picky", NULL));
+    sh("mv '%s/picky.so' '%s/kept'", path, path);
+    ck_assert_int_eq(wait_long(), ATTUNE_NOT_FOUND);
+    ck_assert_ptr_nonnull(strstr(error.where, "picky.so"));
+    sh("mv '%s/kept' '%s/picky.so'", path, path);
+    assert_ok(wait_long(), error);
+    ck_assert_uint_eq(report.added, 1);
+}
+END_TEST
+
+/* A folder high above the plugin's is renamed, and comes back with another build. */
+START_TEST(test_watch_plugins_d_vanishes_and_returns) {
+    char path[PATH_MAX];
+    const char *data = watch_data();
+    (void)snprintf(path, sizeof path, "%s/attune/plugins.d/mine", data);
+    sh("mkdir -p '%s'", path);
+    (void)put_plain(path, "plain_b", PUT_RENAMED);
+    assert_ok(wait_long(), error);
+    uint64_t before = serving(host);
+    sh("mv '%s/attune' '%s/away'", data, data);
+    ck_assert_int_eq(wait_long(), ATTUNE_NOT_FOUND);
+    ck_assert_int_eq(wait_some(1500), ATTUNE_DEADLINE_EXCEEDED); /* said once */
+    ck_assert_uint_eq(attend_once(host, NULL), before);
+    (void)snprintf(path, sizeof path, "%s/away/plugins.d/mine", data);
+    (void)put_plain(path, "plain", PUT_RENAMED);
+    sh("mv '%s/away' '%s/attune'", data, data);
+    assert_ok(wait_long(), error);
+    ck_assert_uint_eq(report.replaced, before);
+    ck_assert_uint_eq(attend_once(host, NULL), report.generation);
+}
+END_TEST
+
+/* Rights are nothing to root: from here on this process, whose files these are then, is somebody else. */
+static void become_somebody(void) {
+    if (geteuid() != 0)
+        return;
+    sh("chown -R 65534:65534 '%s'", run_folder());
+    ck_assert_int_eq(setegid(65534), 0);
+    ck_assert_int_eq(seteuid(65534), 0);
+    ck_assert_int_eq(prctl(PR_SET_DUMPABLE, 1), 0); /* else /proc/self, where copies have names, is root's */
+}
+
+/* Else the leak checker, which looks at this process from another, may not. */
+static void become_root_again(void) {
+    if (getuid() != 0)
+        return;
+    ck_assert_int_eq(seteuid(0), 0);
+    ck_assert_int_eq(setegid(0), 0);
+}
+
+START_TEST(test_watch_unreadable_folder) {
+    become_somebody();
+    ck_assert_int_eq(chmod(folder, 0), 0);
+    ck_assert_int_eq(wait_long(), ATTUNE_PERMISSION_DENIED);
+    ck_assert_msg(strstr(error.where, folder) && !strchr(error.message, '\n'), "%s: %s", error.where,
+                  error.message);
+    ck_assert_uint_eq(attend_once(host, NULL), 1);
+    /* a new build in it is not seen, nothing is said again, and then it is */
+    ck_assert_int_eq(chmod(folder, 0755), 0);
+    (void)put_plain(folder, "plain_b", PUT_RENAMED);
+    ck_assert_int_eq(chmod(folder, 0), 0);
+    ck_assert_int_eq(wait_some(2500), ATTUNE_DEADLINE_EXCEEDED);
+    ck_assert_uint_eq(attend_once(host, NULL), 1);
+    ck_assert_int_eq(chmod(folder, 0755), 0);
+    assert_ok(wait_long(), error);
+    ck_assert_uint_eq(attend_once(host, NULL), 2);
+    become_root_again();
+}
+END_TEST
+
+/* A new build in a folder that others can write is refused, and taken once they cannot. */
+START_TEST(test_watch_folder_made_safe) {
+    ck_assert_int_eq(chmod(folder, 0775), 0);
+    (void)put_plain(folder, "plain_b", PUT_RENAMED);
+    ck_assert_int_eq(wait_long(), ATTUNE_PERMISSION_DENIED);
+    ck_assert_uint_eq(attend_once(host, NULL), 1);
+    ck_assert_int_eq(chmod(folder, 0755), 0);
+    assert_ok(wait_long(), error);
+    ck_assert_uint_eq(attend_once(host, NULL), 2);
 }
 END_TEST
 
@@ -159,6 +300,11 @@ TCase *watch_cases(void) {
     tcase_add_test(cases, test_watch_folder_vanishes_and_comes_back);
     tcase_add_test(cases, test_watch_no_livelock);
     tcase_add_test(cases, test_watch_thousands_of_manifests);
+    tcase_add_loop_test(cases, test_watch_first_manifest, 0, 3);
+    tcase_add_test(cases, test_watch_library_comes_late);
+    tcase_add_test(cases, test_watch_plugins_d_vanishes_and_returns);
+    tcase_add_test(cases, test_watch_unreadable_folder);
+    tcase_add_test(cases, test_watch_folder_made_safe);
     tcase_set_timeout(cases, 0);
     return cases;
 }

@@ -5,10 +5,13 @@
 int main(void) {
     Suite *suite = suite_create("swap");
     suite_add_tcase(suite, stage_cases());
+    suite_add_tcase(suite, self_test_cases());
     suite_add_tcase(suite, session_swap_cases());
     suite_add_tcase(suite, watch_cases());
-    if (!TSAN)
+    if (!TSAN) {
         suite_add_tcase(suite, line_cases());
+        suite_add_tcase(suite, real_cases());
+    }
     suite_add_tcase(suite, storm_cases());
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_ENV);

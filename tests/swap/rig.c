@@ -60,6 +60,39 @@ const char *put_plain(const char *folder, const char *name, put_how how) {
     return put_manifest(folder, put_library(folder, name, how));
 }
 
+const char *real_build(void) {
+    static char path[PATH_MAX];
+    (void)snprintf(path, sizeof path, "%s/manifest.json", run_build());
+    return path;
+}
+
+const char *second_build(void) {
+    static char path[PATH_MAX];
+    const char *folder = fixture_folder();
+    run_result made = run(
+        "cp \"$B/attune-cpu.so\" \"$B/attune-sampler-cpu.so\" '%s' && printf again >> '%s/attune-cpu.so' && "
+        "chmod go-w '%s'/* && \"$B/tools/fill_manifest\" \"$S/manifest.json\" '%s' '%s/manifest.json' && "
+        "chmod go-w '%s/manifest.json'",
+        folder, folder, folder, folder, folder, folder);
+    ck_assert_msg(made.status == 0, "%s", made.err);
+    run_free(&made);
+    (void)snprintf(path, sizeof path, "%s/manifest.json", folder);
+    return path;
+}
+
+const char *emoji_model(void) {
+    static char path[PATH_MAX];
+    (void)snprintf(path, sizeof path, "%s/models/emoji", run_source());
+    return path;
+}
+
+unsigned how_many(unsigned few, unsigned many) {
+    const char *asked = getenv("SWAPS"), *times = getenv("ATTUNE_CHECK_TIMES");
+    if (asked)
+        return (unsigned)strtoul(asked, NULL, 10);
+    return times && strtoul(times, NULL, 10) > 1 ? many : few;
+}
+
 static char log_text[1 << 18];
 static pthread_mutex_t log_lock = PTHREAD_MUTEX_INITIALIZER;
 
@@ -82,7 +115,11 @@ attune *rig_open(void) {
     attune_error error;
     attune *host = NULL;
     (void)unsetenv("ATTUNE_PLUGIN_PATH");
+    (void)setenv("XDG_DATA_HOME", "/nonexistent/home", 1);
+    (void)setenv("XDG_DATA_DIRS", "/nonexistent/dirs", 1);
     assert_ok(attune_open(&options, &host, &error), error);
+    if (SANITIZED)
+        host->parked_most = UINT32_MAX;
     return host;
 }
 
@@ -129,9 +166,11 @@ holdings held_now(void) {
 uint64_t attend_once(attune *host, atomic_uint_fast64_t *slot) {
     enum { N = 24, D = 16 };
     float data[3][N * D], out[N * D];
-    const attune_device_id cpu = {.type = ATTUNE_DEVICE_CPU};
+    attune_device_id cpu;
     const int64_t shape[4] = {1, 1, N, D};
     attune_tensor view[4];
+    if (attune_cpu_device(host, &cpu, NULL))
+        return 0;
     for (int t = 0; t < 3; ++t) {
         for (int i = 0; i < N * D; ++i)
             data[t][i] = (float)((i * 37 + t * 11) % 64 - 32) / 32;

@@ -26,6 +26,8 @@ TCase *storm_cases(void);
 TCase *session_swap_cases(void);
 TCase *watch_cases(void);
 TCase *line_cases(void);
+TCase *real_cases(void);
+TCase *self_test_cases(void);
 
 #define assert_ok(call, error)                                                                               \
     do {                                                                                                     \
@@ -44,7 +46,14 @@ const char *put_plain(const char *folder, const char *name, put_how how);
 json_t *put_library(const char *folder, const char *name, put_how how);
 const char *put_manifest(const char *folder, json_t *manifest);
 
-/* A host of 2 threads with a short wait for quiesce, whose log is kept. */
+/* The real plugins as they were built, and attune-cpu again: the same code in a file of other bytes. The
+ * manifests' paths (static). */
+const char *real_build(void);
+const char *second_build(void);
+const char *emoji_model(void);
+
+/* A host of 2 threads whose log is kept. Under sanitizers, where every library stays mapped, any number may
+ * be parked. */
 attune *rig_open(void);
 const char *rig_log(void);
 
@@ -52,6 +61,10 @@ const char *rig_log(void);
 uint64_t serving(attune *host);
 /* How many listed generations have this state. */
 uint32_t in_state(attune *host, const char *state);
+
+/* How many of something to do: `few`, or `many` where ATTUNE_CHECK_TIMES is above 1 (make check-long);
+ * SWAPS=N in the environment says it outright. */
+unsigned how_many(unsigned few, unsigned many);
 
 /* What the process holds. */
 typedef struct holdings {
