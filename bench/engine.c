@@ -292,7 +292,7 @@ static double median(double *values, int count) {
 static void measure(const attune_cpu_kernels *kernels, dnnl_engine_t engine, const shape *s, int threads,
                     int rounds) {
     const sizes z = sizes_of(s);
-    const attune_weights_f32 full = {s->in, s->out, (int32_t)z.taps, ATTUNE_KERNEL_F32};
+    const attune_weights_f32 full = {s->in, s->out, (int32_t)z.taps, ATTUNE_KERNEL_F32, 0};
     float *const x = floats(z.x), *const result = floats(z.result), *const bias = floats(s->out);
     float *const w = floats(z.w + 64 * z.taps * s->in), *const packed = floats(z.w + 64 * z.taps * s->in);
     uint16_t *const packed_half = (uint16_t *)(void *)floats((z.w + 64 * z.taps * s->in) / 2 + 1);

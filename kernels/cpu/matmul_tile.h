@@ -6,6 +6,7 @@
  * takes a panel after another, a piece of the chains after another, and all its rows each time.
  */
 #include "kernels/cpu/product_tile.h"
+#include "kernels/cpu/vector_math.h"
 
 #define MOST_ROWS (32 * TILE_ROWS)
 
@@ -25,7 +26,7 @@ static cut cut_product(const attune_matmul_f32 *a) {
     c.row_blocks = divide_up(a->rows, most);
     c.rows = divide_up(divide_up(a->rows, c.row_blocks), TILE_ROWS) * TILE_ROWS;
     c.row_blocks = divide_up(a->rows, c.rows);
-    c.all_panels = divide_up(a->out, PANEL);
+    c.all_panels = count_panels(a->out, a->activation == ATTUNE_PRODUCT_GEGLU);
     c.panels = cut_panels(c.all_panels, c.row_blocks, (double)a->rows * (double)a->in * (double)a->out);
     c.panel_blocks = divide_up(c.all_panels, c.panels);
     c.steps = divide_up(a->in, divide_up(a->in, MOST_STEPS));
@@ -66,6 +67,63 @@ static void run_block(piece p, int64_t rows) {
     }
 }
 
+/* ---- activations: the chains end in sums, which the cache holds ---- */
+
+INLINE void put(float *to, vec x, int64_t left) {
+    if (left >= WIDTH)
+        v_store(to, v_stored(x));
+    else if (left > 0)
+        v_store_part(to, v_stored(x), (int)left);
+}
+
+INLINE vec activate(vec x, const int kind) {
+    return kind == ATTUNE_PRODUCT_SILU   ? v_silu(x)
+           : kind == ATTUNE_PRODUCT_GELU ? v_gelu(x)
+                                         : v_quick_gelu(x);
+}
+
+INLINE void activate_rows(const float *sums, int64_t rows, float *to, int64_t stride, int64_t left,
+                          const int kind) {
+    for (int64_t i = 0; i < rows; ++i, sums += PANEL, to += stride) {
+        const vec a = v_load(sums), b = v_load(sums + WIDTH);
+        if (kind == ATTUNE_PRODUCT_GEGLU) {
+            put(to, v_mul(a, v_gelu(b)), left);
+            continue;
+        }
+        put(to, activate(a, kind), left);
+        put(to + WIDTH, activate(b, kind), left - WIDTH);
+    }
+}
+
+/* Panel `panel` of rows `first` ..., of which the chains are in `sums`. */
+static void activate_panel(const attune_matmul_f32 *a, const float *sums, int64_t first, int64_t rows,
+                           int64_t panel) {
+    const int geglu = a->activation == ATTUNE_PRODUCT_GEGLU;
+    const int64_t column = panel * (geglu ? WIDTH : PANEL), left = (geglu ? a->out / 2 : a->out) - column;
+    float *const to = a->result + first * a->stride_result + column;
+    if (geglu)
+        activate_rows(sums, rows, to, a->stride_result, left, ATTUNE_PRODUCT_GEGLU);
+    else if (a->activation == ATTUNE_PRODUCT_SILU)
+        activate_rows(sums, rows, to, a->stride_result, left, ATTUNE_PRODUCT_SILU);
+    else if (a->activation == ATTUNE_PRODUCT_GELU)
+        activate_rows(sums, rows, to, a->stride_result, left, ATTUNE_PRODUCT_GELU);
+    else
+        activate_rows(sums, rows, to, a->stride_result, left, ATTUNE_PRODUCT_QUICK_GELU);
+}
+
+/* The start of a panel's chains; in pairs, of both halves. */
+static void start_of(const attune_matmul_f32 *a, int64_t panel, float to[PANEL]) {
+    const int64_t half = a->out / 2, first = panel * WIDTH;
+    if (a->activation != ATTUNE_PRODUCT_GEGLU || !a->start) {
+        panel_start(a->start, panel, a->out, to);
+        return;
+    }
+    const size_t bytes = (size_t)at_most(WIDTH, half - first) * sizeof *to;
+    memset(to, 0, PANEL * sizeof *to);
+    memcpy(to, a->start + first, bytes);
+    memcpy(to + WIDTH, a->start + half + first, bytes);
+}
+
 /* Not inlined: see attune_fp_enter. */
 __attribute__((noinline)) static void multiply(const attune_matmul_f32 *a, uint64_t task, float *sums) {
     const cut c = cut_product(a);
@@ -81,13 +139,13 @@ __attribute__((noinline)) static void multiply(const attune_matmul_f32 *a, uint6
     }
     for (int64_t j = panel; j < at_most(panel + c.panels, c.all_panels); ++j) {
         float start[PANEL];
-        panel_start(a->start, j, a->out, start);
+        start_of(a, j, start);
         for (int64_t k = 0, steps; k < a->in; k += steps) {
             steps = at_most(c.steps, a->in - k);
             piece p = {.x = x + k, .stride = stride, .steps = steps, .sums = sums};
             p.w = panel_floats(a->weights, a->storage, j, a->in, k, steps, wide);
             p.start = k ? NULL : start;
-            if (k + steps == a->in) {
+            if (k + steps == a->in && !a->activation) {
                 p.columns = at_most(PANEL, a->out - j * PANEL);
                 p.stride_result = a->stride_result, p.stride_residual = a->stride_residual;
                 p.result = a->result + first * a->stride_result + j * PANEL;
@@ -96,6 +154,8 @@ __attribute__((noinline)) static void multiply(const attune_matmul_f32 *a, uint6
             }
             run_block(p, rows);
         }
+        if (a->activation)
+            activate_panel(a, sums, first, rows, j);
     }
 }
 

@@ -52,8 +52,21 @@ static inline int64_t storage_bytes(int32_t storage) {
     return storage == ATTUNE_KERNEL_F32 ? 4 : 2;
 }
 
+/* In pairs, a panel has WIDTH channels of the first half, then those of the second that go with them. */
+static inline int64_t count_panels(int64_t out, int pairs) {
+    return pairs ? divide_up(out / 2, WIDTH) : divide_up(out, PANEL);
+}
+
+/* The lane of channel `o`, and its panel. */
+static inline int64_t lane_of(const attune_weights_f32 *w, int64_t o, int64_t *panel) {
+    const int64_t half = w->out / 2, second = w->pairs && o >= half, lanes = w->pairs ? WIDTH : PANEL;
+    const int64_t at = second ? o - half : o;
+    *panel = at / lanes;
+    return at % lanes + second * WIDTH;
+}
+
 static uint64_t packed_bytes(const attune_weights_f32 *w) {
-    return (uint64_t)(divide_up(w->out, PANEL) * PANEL * w->in * w->taps * storage_bytes(w->storage));
+    return (uint64_t)(count_panels(w->out, w->pairs) * PANEL * w->in * w->taps * storage_bytes(w->storage));
 }
 
 /* One channel into its lane; both types of element are moved as they are. */
@@ -78,12 +91,17 @@ static void pack_lane(const attune_weights_f32 *w, const char *from, void *to) {
 static void pack(const attune_weights_f32 *w, int64_t first, int64_t count, const void *stored,
                  void *packed) {
     const int64_t steps = w->in * w->taps, bytes = storage_bytes(w->storage);
-    const int64_t padded = divide_up(w->out, PANEL) * PANEL;
-    const int64_t end = first + count == w->out ? padded : first + count;
-    for (int64_t o = first; o < end; ++o) {
-        const char *const from =
-            o < w->out ? (const char *)stored + (o - first) * steps * bytes : (const char *)NULL;
-        pack_lane(w, from, (char *)packed + (o / PANEL * steps * PANEL + o % PANEL) * bytes);
+    int64_t panel, lane;
+    for (int64_t o = first; o < first + count; ++o) {
+        lane = lane_of(w, o, &panel);
+        pack_lane(w, (const char *)stored + (o - first) * steps * bytes,
+                  (char *)packed + (panel * steps * PANEL + lane) * bytes);
+    }
+    for (int half = 0; half < (w->pairs ? 2 : 1) && first + count == w->out; ++half) { /* what is left over */
+        const int64_t end = w->pairs ? WIDTH * (half + 1) : PANEL;
+        lane = lane_of(w, w->pairs && !half ? w->out / 2 - 1 : w->out - 1, &panel);
+        while (++lane < end)
+            pack_lane(w, NULL, (char *)packed + (panel * steps * PANEL + lane) * bytes);
     }
 }
 
