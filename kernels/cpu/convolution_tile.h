@@ -144,7 +144,7 @@ static void run_rows_of(const stage *s, int64_t first, int64_t rows, float *sums
             a->start && !a->rows ? a->start + row / s->c->height * a->stride_start : a->start;
         panel_start(begin, s->panel, a->out, start);
         for (int64_t x = 0, n; x < s->c->width; x += n, sums += n * PANEL) {
-            n = tile_rows(s->c->width - x);
+            n = tile_rows(s->c->width - x, TILE_ROWS);
             tile t = {.whole = {.sums = sums, .start = start}, .pixels = n, .begun = s->first > 0};
             const int64_t at = (row * s->c->width + x) * a->out + s->panel * PANEL;
             if (s->end == 9) {
@@ -161,8 +161,8 @@ static void run_rows_of(const stage *s, int64_t first, int64_t rows, float *sums
 /* Not inlined: see attune_fp_enter. */
 __attribute__((noinline)) static void convolve(const attune_convolution_f32 *a, uint64_t task, float *sums) {
     const cut c = cut_convolution(a);
-    const int64_t first = (int64_t)task % c.row_blocks * c.rows, rows = at_most(c.rows, c.all_rows - first);
-    const int64_t panel = (int64_t)task / c.row_blocks * c.panels;
+    const int64_t first = (int64_t)task / c.panel_blocks * c.rows, rows = at_most(c.rows, c.all_rows - first);
+    const int64_t panel = (int64_t)task % c.panel_blocks * c.panels;
     float *const wide = sums + sum_floats(&c);
     for (int64_t j = panel; j < at_most(panel + c.panels, c.all_panels); ++j)
         for (int tap = 0; tap < 9; tap += c.taps) {

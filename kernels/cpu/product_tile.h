@@ -134,7 +134,8 @@ typedef struct piece {
     float *result;         /* the chains end here; NULL: they go on, from sums */
     const float *residual; /* NULL = nothing */
     int64_t stride_result, stride_residual;
-    int64_t columns; /* of result: 1 ... PANEL */
+    int64_t columns;               /* of result: 1 ... PANEL */
+    const char *ahead, *ahead_end; /* the weights that come next: a line is asked for per STEPS steps */
 } piece;
 
 INLINE void begin_sums(const piece *p, vec sum[TILE_ROWS][2], const int rows) {
@@ -179,12 +180,16 @@ INLINE void run_rows(const piece *p, const int rows) {
     vec sum[TILE_ROWS][2];
     const float *row[ROW_GROUPS], *w = p->w;
     const int64_t stride = p->stride;
+    const int looks = p->ahead < p->ahead_end;
+    const char *ahead = looks ? p->ahead : (const char *)w;
+    const int64_t line = looks ? 64 : 0;
     UNROLL
     for (int g = 0; g < (rows + 2) / 3; ++g)
         row[g] = p->steps ? p->x + 3 * g * stride : NULL;
     begin_sums(p, sum, rows);
     int64_t left = p->steps;
-    for (; left >= STEPS; left -= STEPS, w += STEPS * PANEL) {
+    for (; left >= STEPS; left -= STEPS, w += STEPS * PANEL, ahead += line) {
+        __builtin_prefetch(ahead, 0, 2);
         UNROLL
         for (int g = 0; g < (rows + 2) / 3; ++g)
             __asm__("" : "+r"(row[g])); /* else compilers keep a pointer for each row, in memory */
@@ -244,8 +249,22 @@ static void (*const run_tile[TILE_ROWS])(const piece *) = {run_1,  run_2, run_3,
 };
 
 /* Rows of the tile that begins where `left` are left: all that are left in tiles of nearly one height. */
-static inline int64_t tile_rows(int64_t left) {
-    return divide_up(left, divide_up(left, TILE_ROWS));
+static inline int64_t tile_rows(int64_t left, int64_t most) {
+    return divide_up(left, divide_up(left, most));
+}
+
+/* What comes after a piece of weights lies behind it: up to as many of the `all` steps from `step`. Without
+ * it the first tile of each piece would wait for the memory. */
+static inline void look_at_next(piece *p, const void *packed, int32_t storage, int64_t step, int64_t all) {
+    const int64_t bytes = PANEL * storage_bytes(storage);
+    p->ahead = (const char *)packed + step * bytes;
+    p->ahead_end = p->ahead + at_most(p->steps, all - step) * bytes;
+}
+
+/* After a tile. */
+static inline void look_on(piece *p) {
+    if (p->ahead < p->ahead_end)
+        p->ahead += p->steps / STEPS * 64;
 }
 
 /* The start of a panel's chains, padded with 0. */
