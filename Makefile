@@ -13,7 +13,7 @@ PREFIX  ?= /usr/local
 DESTDIR ?=
 VERSION := 0.1.0
 
-PACKAGES := libjansson-dev nettle-dev libpopt-dev libpng-dev libdnnl-dev libutf8proc-dev check pkg-config
+PACKAGES := libjansson-dev nettle-dev libpopt-dev libpng-dev libutf8proc-dev check pkg-config
 
 WARN     := -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wpointer-arith
 OPT      ?= -O2
@@ -29,7 +29,7 @@ endif
 
 # Libraries by room; each is named, with the reason, in the README.
 HOST_LIBS    = $(shell pkg-config --libs jansson nettle) -ldl -lm
-SAMPLER_LIBS = -ldnnl -lgomp $(shell pkg-config --libs jansson libutf8proc) -lm
+SAMPLER_LIBS = $(shell pkg-config --libs jansson libutf8proc) -lm
 CLI_LIBS     = $(shell pkg-config --libs popt libpng jansson nettle) -lm
 CHECK_LIBS   = $(shell pkg-config --libs check) -lm
 
@@ -84,6 +84,7 @@ bench: build ## time the attention backends on Stable Diffusion's shapes
 	$(B)/sample_host bench attention
 
 bench-engine: deps ## the ordered kernels beside oneDNN on Stable Diffusion's shapes
+	@scripts/deps.sh libdnnl-dev
 	@$(MAKE) -s --no-print-directory $(JOBS) $(B)/bench/engine
 	OMP_PROC_BIND=true OMP_NUM_THREADS=2 $(B)/bench/engine 2
 

@@ -86,12 +86,14 @@ typedef struct job {
     attune_convolution_f32 convolution;
     char *workspace;
     uint64_t workspace_bytes, tasks;
+    pthread_barrier_t *begin; /* of all threads, once they run where they are pinned */
     _Atomic uint64_t next;
 } job;
 
 typedef struct worker {
     job *work;
     int number;
+    double start;
 } worker;
 
 static void pin(int cpu) {
@@ -103,8 +105,10 @@ static void pin(int cpu) {
 }
 
 static void *run_worker(void *argument) {
-    const worker *w = argument;
+    worker *const w = argument;
     pin(w->number);
+    (void)pthread_barrier_wait(w->work->begin);
+    w->start = now();
     for (uint64_t task; (task = atomic_fetch_add(&w->work->next, 1)) < w->work->tasks;)
         w->work->run(w->work, task, w->number);
     return NULL;
@@ -113,17 +117,21 @@ static void *run_worker(void *argument) {
 static double run_job(job *work, int threads) {
     pthread_t thread[MOST_THREADS];
     worker workers[MOST_THREADS];
-    const double start = now();
+    pthread_barrier_t begin;
     atomic_store(&work->next, 0);
+    work->begin = &begin;
+    if (pthread_barrier_init(&begin, NULL, (unsigned)threads) != 0)
+        fail("making a barrier");
     for (int i = 0; i < threads; ++i) {
-        workers[i] = (worker){work, i};
+        workers[i] = (worker){work, i, 0};
         if (i > 0 && pthread_create(&thread[i], NULL, run_worker, &workers[i]) != 0)
             fail("starting a thread");
     }
     (void)run_worker(&workers[0]);
     for (int i = 1; i < threads; ++i)
         pthread_join(thread[i], NULL);
-    return now() - start;
+    (void)pthread_barrier_destroy(&begin);
+    return now() - workers[0].start;
 }
 
 static void run_matmul(job *j, uint64_t task, int number) {
@@ -289,10 +297,16 @@ static double median(double *values, int count) {
     return values[count / 2];
 }
 
+/* OpenMP's threads look out for work for a while after a call. */
+static void settle(void) {
+    const struct timespec pause = {.tv_nsec = 30000000};
+    (void)nanosleep(&pause, NULL);
+}
+
 static void measure(const attune_cpu_kernels *kernels, dnnl_engine_t engine, const shape *s, int threads,
                     int rounds) {
     const sizes z = sizes_of(s);
-    const attune_weights_f32 full = {s->in, s->out, (int32_t)z.taps, ATTUNE_KERNEL_F32};
+    const attune_weights_f32 full = {s->in, s->out, (int32_t)z.taps, ATTUNE_KERNEL_F32, 0};
     float *const x = floats(z.x), *const result = floats(z.result), *const bias = floats(s->out);
     float *const w = floats(z.w + 64 * z.taps * s->in), *const packed = floats(z.w + 64 * z.taps * s->in);
     uint16_t *const packed_half = (uint16_t *)(void *)floats((z.w + 64 * z.taps * s->in) / 2 + 1);
@@ -307,8 +321,10 @@ static void measure(const attune_cpu_kernels *kernels, dnnl_engine_t engine, con
     double seconds[4][MOST_ROUNDS];
     for (int round = -1; round < rounds; ++round) { /* the first warms up */
         const int at = round < 0 ? 0 : round;
+        settle();
         seconds[0][at] = run_job(&ours, threads);
         seconds[1][at] = vendor_run(&theirs);
+        settle();
         seconds[2][at] = run_job(&ours_half, threads);
         seconds[3][at] = 1 / peak_gflops(threads);
     }

@@ -23,6 +23,10 @@ typedef struct attune_convolution_f32 {
     int64_t stride_start;  /* from image to image: 0 or out */
     const float *residual; /* (batch, oh, ow, out): added to the end of the chain; NULL = nothing */
     float *result;         /* (batch, oh, ow, out) */
+    /* A strip of one image: output rows first_row ... first_row + rows - 1. x begins with the first input row
+     * that they read, row max(0, first_row * stride - 1); result and residual begin with row first_row.
+     * rows 0: whole images. */
+    int64_t first_row, rows;
 } attune_convolution_f32;
 
 /* A kernel. As attune_matmul_f32_kernel. */

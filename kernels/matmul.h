@@ -17,7 +17,18 @@ typedef struct attune_weights_f32 {
     int64_t in, out;
     int32_t taps;
     int32_t storage; /* ATTUNE_KERNEL_F32, _F16 or _BF16: in the file and packed */
+    int32_t pairs;   /* not 0: for GEGLU; out is even, and channels o and o + out / 2 lie together */
 } attune_weights_f32;
+
+/* What becomes of a product (kernels/activation.h). GEGLU: the first half of the channels times GELU of the
+ * second. */
+enum {
+    ATTUNE_PRODUCT_PLAIN,
+    ATTUNE_PRODUCT_SILU,
+    ATTUNE_PRODUCT_GELU,
+    ATTUNE_PRODUCT_QUICK_GELU,
+    ATTUNE_PRODUCT_GEGLU
+};
 
 /* Extents are >= 1; strides in elements, from row to row. `out` overlaps no input but `residual`, which may
  * be `out` itself with the same stride. */
@@ -30,8 +41,9 @@ typedef struct attune_matmul_f32 {
     const float *start;    /* (out): where each chain begins (the bias); NULL = +0 */
     const float *residual; /* (rows, out): added to the end of the chain; NULL = nothing */
     int64_t stride_residual;
-    float *result; /* (rows, out) */
+    float *result; /* (rows, out), or (rows, out / 2) for GEGLU */
     int64_t stride_result;
+    int32_t activation; /* ATTUNE_PRODUCT_...; no residual beside one. GEGLU wants weights in pairs. */
 } attune_matmul_f32;
 
 /* A kernel. The pointers of the args may be NULL in tasks and workspace. */

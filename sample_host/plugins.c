@@ -63,8 +63,9 @@ static json_t *list_samplers(const struct app *app, const attune_snapshot *snaps
             list, json_pack("{s:s, s:s, s:s, s:s}", "name", info.name, "vendor", info.vendor, "determinism",
                             attune_determinism_name(info.determinism), "arithmetic", info.arithmetic));
         if (!app->json)
-            printf("    sampler %s: %s, %s, limited by %s\n", info.name, info.label,
-                   attune_determinism_name(info.determinism), info.limited_by);
+            printf("    sampler %s: %s, %s%s%s\n", info.name, info.label,
+                   attune_determinism_name(info.determinism), *info.limited_by ? ", limited by " : "",
+                   info.limited_by);
     }
     return list;
 }

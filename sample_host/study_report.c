@@ -139,10 +139,11 @@ attune_code study_report(struct app *app, study_backend *b, const char *folder) 
                                       attune_determinism_name(b->choice.determinism), "picture", class,
                                       "limited_by", b->plan.limited_by));
         if (!app->json)
-            printf("%s (%s %s): attention %s, the picture %s, limited by %s\n"
+            printf("%s (%s %s): attention %s, the picture %s%s%s\n"
                    "  varied   promised compared   differ   pixels  largest   mean /255\n",
                    b->name, b->choice.plugin, b->choice.version,
-                   attune_determinism_name(b->choice.determinism), class, b->plan.limited_by);
+                   attune_determinism_name(b->choice.determinism), class,
+                   *b->plan.limited_by ? ", limited by " : "", b->plan.limited_by);
         code = put_rows(app, b, folder, entry);
     }
     if (b->refused[0]) {

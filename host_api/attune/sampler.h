@@ -26,7 +26,8 @@ typedef struct attune_sampler_info {
     char label[64];
     char vendor[32];
     char arithmetic[32];  /* arithmetic id of everything but attention */
-    char limited_by[160]; /* what sets `determinism`, in words: "convolutions and products by oneDNN" */
+    char limited_by[160]; /* what sets `determinism`, in words: "convolutions by a library"; "" for the
+                             highest */
 } attune_sampler_info;
 ATTUNE_STATIC_ASSERT(sizeof(attune_sampler_info) == 352, "attune_sampler_info is part of the ABI");
 
@@ -113,7 +114,7 @@ ATTUNE_STATIC_ASSERT(sizeof(attune_binder) == 32, "attune_binder is part of the 
 typedef struct attune_session_plan {
     uint32_t struct_size;
     int32_t determinism;  /* kept for the whole image: the lowest of all parts */
-    char limited_by[160]; /* the part that sets it */
+    char limited_by[160]; /* the part that sets it; "" for the highest class */
     uint64_t weights;     /* packed copies that the session makes the model hold, besides the mapped files */
     uint64_t activations;
     uint64_t workspace; /* the largest of the bindings' */

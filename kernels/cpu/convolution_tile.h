@@ -13,9 +13,10 @@
 #define MOST_PIXELS  512 /* of a task, and about the fewest */
 #define LEAST_PIXELS 128
 
-/* How a convolution is cut. Rows are output rows, those of all images one after another. */
+/* How a convolution is cut. Rows are output rows, those of all images (or the strip's) one after another. */
 typedef struct cut {
     int64_t height, width; /* of the output */
+    int64_t first_input;   /* which row x begins with */
     int64_t all_rows, rows, row_blocks;
     int64_t all_panels, panels, panel_blocks;
     int taps; /* of the chains at once: 9, 3 (one ky) or 1 */
@@ -23,7 +24,8 @@ typedef struct cut {
 
 static cut cut_convolution(const attune_convolution_f32 *a) {
     cut c = {.height = divide_up(a->height, a->stride), .width = divide_up(a->width, a->stride)};
-    c.all_rows = a->batch * c.height;
+    c.all_rows = a->rows ? a->rows : a->batch * c.height;
+    c.first_input = a->rows && a->first_row ? a->first_row * a->stride - 1 : 0;
     const int64_t cached = (CACHE_BYTES / 4 / a->width / a->in - 2) / a->stride;
     int64_t most = at_least(at_most(cached, MOST_PIXELS / c.width), divide_up(LEAST_PIXELS, c.width));
     c.row_blocks = divide_up(c.all_rows, most);
@@ -112,7 +114,8 @@ static void run_line(tile *t, const stage *s, const float *line, int64_t x, int 
 /* The tile's pixels from x of output row `row` (of all images). */
 static void run_pixels(tile *t, const stage *s, int64_t row, int64_t x) {
     const attune_convolution_f32 *a = s->args;
-    const int64_t image = row / s->c->height, y = row % s->c->height;
+    const int64_t image = a->rows ? 0 : row / s->c->height;
+    const int64_t y = a->rows ? a->first_row + row : row % s->c->height;
     int last_ky = -1;
     for (int ky = s->first / 3; ky * 3 < s->end; ++ky) {
         const int64_t line = y * a->stride + ky - 1;
@@ -122,7 +125,8 @@ static void run_pixels(tile *t, const stage *s, int64_t row, int64_t x) {
     for (int ky = s->first / 3; ky <= last_ky; ++ky) {
         const int64_t line = y * a->stride + ky - 1;
         if (line >= 0 && line < a->height)
-            run_line(t, s, a->x + (image * a->height + line) * a->width * a->in, x, ky, ky == last_ky);
+            run_line(t, s, a->x + (image * a->height + line - s->c->first_input) * a->width * a->in, x, ky,
+                     ky == last_ky);
     }
     if (t->begun && (!t->whole.result || t->last))
         return;
@@ -137,10 +141,10 @@ static void run_rows_of(const stage *s, int64_t first, int64_t rows, float *sums
     float start[PANEL];
     for (int64_t row = first; row < first + rows; ++row) {
         const float *const begin =
-            a->start ? a->start + row / s->c->height * a->stride_start : (const float *)NULL;
+            a->start && !a->rows ? a->start + row / s->c->height * a->stride_start : a->start;
         panel_start(begin, s->panel, a->out, start);
         for (int64_t x = 0, n; x < s->c->width; x += n, sums += n * PANEL) {
-            n = tile_rows(s->c->width - x);
+            n = tile_rows(s->c->width - x, TILE_ROWS);
             tile t = {.whole = {.sums = sums, .start = start}, .pixels = n, .begun = s->first > 0};
             const int64_t at = (row * s->c->width + x) * a->out + s->panel * PANEL;
             if (s->end == 9) {
@@ -157,8 +161,8 @@ static void run_rows_of(const stage *s, int64_t first, int64_t rows, float *sums
 /* Not inlined: see attune_fp_enter. */
 __attribute__((noinline)) static void convolve(const attune_convolution_f32 *a, uint64_t task, float *sums) {
     const cut c = cut_convolution(a);
-    const int64_t first = (int64_t)task % c.row_blocks * c.rows, rows = at_most(c.rows, c.all_rows - first);
-    const int64_t panel = (int64_t)task / c.row_blocks * c.panels;
+    const int64_t first = (int64_t)task / c.panel_blocks * c.rows, rows = at_most(c.rows, c.all_rows - first);
+    const int64_t panel = (int64_t)task % c.panel_blocks * c.panels;
     float *const wide = sums + sum_floats(&c);
     for (int64_t j = panel; j < at_most(panel + c.panels, c.all_panels); ++j)
         for (int tap = 0; tap < 9; tap += c.taps) {

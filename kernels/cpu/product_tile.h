@@ -52,8 +52,21 @@ static inline int64_t storage_bytes(int32_t storage) {
     return storage == ATTUNE_KERNEL_F32 ? 4 : 2;
 }
 
+/* In pairs, a panel has WIDTH channels of the first half, then those of the second that go with them. */
+static inline int64_t count_panels(int64_t out, int pairs) {
+    return pairs ? divide_up(out / 2, WIDTH) : divide_up(out, PANEL);
+}
+
+/* The lane of channel `o`, and its panel. */
+static inline int64_t lane_of(const attune_weights_f32 *w, int64_t o, int64_t *panel) {
+    const int64_t half = w->out / 2, second = w->pairs && o >= half, lanes = w->pairs ? WIDTH : PANEL;
+    const int64_t at = second ? o - half : o;
+    *panel = at / lanes;
+    return at % lanes + second * WIDTH;
+}
+
 static uint64_t packed_bytes(const attune_weights_f32 *w) {
-    return (uint64_t)(divide_up(w->out, PANEL) * PANEL * w->in * w->taps * storage_bytes(w->storage));
+    return (uint64_t)(count_panels(w->out, w->pairs) * PANEL * w->in * w->taps * storage_bytes(w->storage));
 }
 
 /* One channel into its lane; both types of element are moved as they are. */
@@ -78,12 +91,17 @@ static void pack_lane(const attune_weights_f32 *w, const char *from, void *to) {
 static void pack(const attune_weights_f32 *w, int64_t first, int64_t count, const void *stored,
                  void *packed) {
     const int64_t steps = w->in * w->taps, bytes = storage_bytes(w->storage);
-    const int64_t padded = divide_up(w->out, PANEL) * PANEL;
-    const int64_t end = first + count == w->out ? padded : first + count;
-    for (int64_t o = first; o < end; ++o) {
-        const char *const from =
-            o < w->out ? (const char *)stored + (o - first) * steps * bytes : (const char *)NULL;
-        pack_lane(w, from, (char *)packed + (o / PANEL * steps * PANEL + o % PANEL) * bytes);
+    int64_t panel, lane;
+    for (int64_t o = first; o < first + count; ++o) {
+        lane = lane_of(w, o, &panel);
+        pack_lane(w, (const char *)stored + (o - first) * steps * bytes,
+                  (char *)packed + (panel * steps * PANEL + lane) * bytes);
+    }
+    for (int half = 0; half < (w->pairs ? 2 : 1) && first + count == w->out; ++half) { /* what is left over */
+        const int64_t end = w->pairs ? WIDTH * (half + 1) : PANEL;
+        lane = lane_of(w, w->pairs && !half ? w->out / 2 - 1 : w->out - 1, &panel);
+        while (++lane < end)
+            pack_lane(w, NULL, (char *)packed + (panel * steps * PANEL + lane) * bytes);
     }
 }
 
@@ -116,7 +134,8 @@ typedef struct piece {
     float *result;         /* the chains end here; NULL: they go on, from sums */
     const float *residual; /* NULL = nothing */
     int64_t stride_result, stride_residual;
-    int64_t columns; /* of result: 1 ... PANEL */
+    int64_t columns;               /* of result: 1 ... PANEL */
+    const char *ahead, *ahead_end; /* the weights that come next: a line is asked for per STEPS steps */
 } piece;
 
 INLINE void begin_sums(const piece *p, vec sum[TILE_ROWS][2], const int rows) {
@@ -161,12 +180,16 @@ INLINE void run_rows(const piece *p, const int rows) {
     vec sum[TILE_ROWS][2];
     const float *row[ROW_GROUPS], *w = p->w;
     const int64_t stride = p->stride;
+    const int looks = p->ahead < p->ahead_end;
+    const char *ahead = looks ? p->ahead : (const char *)w;
+    const int64_t line = looks ? 64 : 0;
     UNROLL
     for (int g = 0; g < (rows + 2) / 3; ++g)
         row[g] = p->steps ? p->x + 3 * g * stride : NULL;
     begin_sums(p, sum, rows);
     int64_t left = p->steps;
-    for (; left >= STEPS; left -= STEPS, w += STEPS * PANEL) {
+    for (; left >= STEPS; left -= STEPS, w += STEPS * PANEL, ahead += line) {
+        __builtin_prefetch(ahead, 0, 2);
         UNROLL
         for (int g = 0; g < (rows + 2) / 3; ++g)
             __asm__("" : "+r"(row[g])); /* else compilers keep a pointer for each row, in memory */
@@ -226,8 +249,22 @@ static void (*const run_tile[TILE_ROWS])(const piece *) = {run_1,  run_2, run_3,
 };
 
 /* Rows of the tile that begins where `left` are left: all that are left in tiles of nearly one height. */
-static inline int64_t tile_rows(int64_t left) {
-    return divide_up(left, divide_up(left, TILE_ROWS));
+static inline int64_t tile_rows(int64_t left, int64_t most) {
+    return divide_up(left, divide_up(left, most));
+}
+
+/* What comes after a piece of weights lies behind it: up to as many of the `all` steps from `step`. Without
+ * it the first tile of each piece would wait for the memory. */
+static inline void look_at_next(piece *p, const void *packed, int32_t storage, int64_t step, int64_t all) {
+    const int64_t bytes = PANEL * storage_bytes(storage);
+    p->ahead = (const char *)packed + step * bytes;
+    p->ahead_end = p->ahead + at_most(p->steps, all - step) * bytes;
+}
+
+/* After a tile. */
+static inline void look_on(piece *p) {
+    if (p->ahead < p->ahead_end)
+        p->ahead += p->steps / STEPS * 64;
 }
 
 /* The start of a panel's chains, padded with 0. */

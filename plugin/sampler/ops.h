@@ -50,6 +50,7 @@ typedef struct device_layer {
     int32_t stride; /* of the 3×3 convolution: 1 or 2 */
     int64_t in;
     int32_t parts;
+    int32_t geglu; /* 1: its products end in GEGLU, always */
     int64_t out[DEVICE_MAX_PARTS];
     device_stored weight[DEVICE_MAX_PARTS];
     device_stored bias[DEVICE_MAX_PARTS];
@@ -70,21 +71,11 @@ typedef struct device_pass {
 typedef struct device_linear {
     const float *x; /* (rows, in) */
     int64_t rows;
-    float *out; /* (rows, out), or (rows, out / 2) for GEGLU; overlaps x nowhere */
-    const float
-        *residual; /* (rows, out) added to the product, may be `out` itself; NULL = none; not with GEGLU */
+    float *out;            /* (rows, out), or (rows, out / 2) for GEGLU; overlaps x nowhere */
+    const float *residual; /* (rows, out) added to the product, may be `out` itself; NULL = none; not with an
+                              activation */
     device_activation activation;
 } device_linear;
-
-typedef struct device_convolution {
-    const float *x; /* (batch, height, width, in) */
-    int64_t batch;
-    int64_t height;
-    int64_t width;
-    float *out;            /* (batch, ceil(height / stride), ceil(width / stride), out); overlaps x nowhere */
-    const float *residual; /* same shape, added; may be `out` itself; NULL = none */
-    const float *shift;    /* (batch, out) added to each pixel (time embedding); NULL = none */
-} device_convolution;
 
 typedef struct device_group_norm {
     const float *x; /* (batch, pixels, channels) */
@@ -100,6 +91,25 @@ typedef struct device_group_norm {
     const char *name;             /* for errors */
 } device_group_norm;
 
+/* A convolution of x, or of x made ready: normalised, or enlarged by nearest neighbour (source index =
+ * min(floor(target · (in / out) in float), in − 1), as torch's interpolate), never in memory as a whole where
+ * it is large. */
+typedef struct device_convolution {
+    const float *x; /* (batch, height, width, in) */
+    int64_t batch;
+    int64_t height;
+    int64_t width;
+    float *out; /* (batch, ceil(h / stride), ceil(w / stride), out), h × w being x made ready; overlaps x
+                   nowhere */
+    const float *residual;         /* same shape, added; may be `out` itself; NULL = none */
+    const float *shift;            /* (batch, out) added to each pixel (time embedding); NULL = none */
+    const device_group_norm *norm; /* of x, its `out` is not looked at; NULL = none */
+    int64_t up_height;             /* 0 = x's own size; not with a norm */
+    int64_t up_width;
+    int32_t *finite; /* with a norm: 0 where what it gives is not all finite, else as it was; NULL = not
+                        looked at */
+} device_convolution;
+
 typedef struct device_layer_norm {
     const float *x; /* (rows, channels) */
     int64_t rows;
@@ -110,17 +120,6 @@ typedef struct device_layer_norm {
     float *out;       /* may be x */
     const char *name; /* for errors */
 } device_layer_norm;
-
-typedef struct device_upsample {
-    const float *x; /* (batch, height, width, channels) */
-    int64_t batch;
-    int64_t height;
-    int64_t width;
-    int64_t channels;
-    int64_t out_height;
-    int64_t out_width;
-    float *out;
-} device_upsample;
 
 typedef struct device_concat {
     const float *a; /* (rows, a_channels) */
@@ -144,7 +143,7 @@ typedef struct device_embed {
 typedef struct device_ops {
     const char *arithmetic; /* arithmetic id of all operations below */
     int32_t determinism;    /* class that they keep */
-    const char *limited_by; /* what sets it, in words */
+    const char *limited_by; /* what sets it, in words; "" for the highest */
 
     /* Make the device of an instance. `services` must outlive it. Errors: UNAVAILABLE. */
     attune_code (*create)(const services *host, device **out, attune_error *error);
@@ -189,9 +188,6 @@ typedef struct device_ops {
                               attune_error *error);
     attune_code (*layer_norm)(device *dev, device_pass *pass, const device_layer_norm *args,
                               attune_error *error);
-    /* Nearest neighbour: source index = min(floor(target · (in / out) in float), in − 1), as torch's
-     * interpolate. */
-    attune_code (*upsample)(device *dev, device_pass *pass, const device_upsample *args, attune_error *error);
     attune_code (*concat)(device *dev, device_pass *pass, const device_concat *args, attune_error *error);
     attune_code (*embed)(device *dev, device_pass *pass, const device_embed *args, attune_error *error);
     /* out = activation(x), count elements; out may be x. Not GEGLU. */

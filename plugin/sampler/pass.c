@@ -114,20 +114,22 @@ attune_code pass_check(const pass *p, attune_error *error) {
     return ATTUNE_OK;
 }
 
-attune_code pass_watch(pass *p, const char *layer, const float *made, int64_t rows, int64_t channels,
-                       int64_t stride, attune_error *error) {
-    int32_t finite;
-    if (!p->watching || p->run.planning)
-        return ATTUNE_OK;
-    PASS_TRY(p->ops->finite(p->dev, &p->run, made, rows, channels, stride, &finite, error));
-    if (finite)
-        return ATTUNE_OK;
+static attune_code fail_layer(const pass *p, const char *layer, attune_error *error) {
     attune_code code = attune_fail(error, ATTUNE_OUT_OF_RANGE, SAMPLER_DOMAIN, layer,
                                    "%s: layer '%s' gives values that are not finite numbers", p->part, layer);
     attune_hint(error,
                 "float32 overflows there: try a smaller CFG scale or weights of the prompt nearer to 1, "
                 "or another model");
     return code;
+}
+
+attune_code pass_watch(pass *p, const char *layer, const float *made, int64_t rows, int64_t channels,
+                       int64_t stride, attune_error *error) {
+    int32_t finite;
+    if (!p->watching || p->run.planning)
+        return ATTUNE_OK;
+    PASS_TRY(p->ops->finite(p->dev, &p->run, made, rows, channels, stride, &finite, error));
+    return finite ? ATTUNE_OK : fail_layer(p, layer, error);
 }
 
 /* Each part of what a layer made; `share` of a layer's channels are one of its result. */
@@ -150,10 +152,18 @@ attune_code pass_linear(pass *p, device_weights *weights, const device_linear *a
 
 attune_code pass_convolution(pass *p, device_weights *weights, const device_convolution *args,
                              attune_error *error) {
-    int64_t stride = p->ops->layer(weights)->stride;
-    int64_t height = (args->height + stride - 1) / stride, width = (args->width + stride - 1) / stride;
+    device_convolution call = *args;
+    int64_t stride = p->ops->layer(weights)->stride,
+            height = args->up_height ? args->up_height : args->height,
+            width = args->up_height ? args->up_width : args->width;
+    int32_t finite = 1;
+    call.finite = p->watching && args->norm ? &finite : NULL;
     PASS_TRY(pass_check(p, error));
-    PASS_TRY(p->ops->convolution(p->dev, &p->run, weights, args, error));
+    PASS_TRY(p->ops->convolution(p->dev, &p->run, weights, &call, error));
+    if (!finite)
+        return fail_layer(p, args->norm->name, error);
+    height = (height + stride - 1) / stride;
+    width = (width + stride - 1) / stride;
     return watch_layer(p, weights, args->out, args->batch * height * width, 1, error);
 }
 

@@ -29,20 +29,40 @@ attune_code image_take(pass *p, int64_t batch, int64_t height, int64_t width, in
     return pass_take(p, count, &out->data, error);
 }
 
+static device_group_norm norm_of(const feature_map *x, const weights_norm *norm, int64_t groups, float eps,
+                                 int32_t silu) {
+    return (device_group_norm){.x = x->data,
+                               .batch = x->batch,
+                               .pixels = x->height * x->width,
+                               .channels = x->channels,
+                               .groups = groups,
+                               .eps = eps,
+                               .scale = norm->scale,
+                               .shift = norm->shift,
+                               .activation = silu ? DEVICE_SILU : DEVICE_IDENTITY,
+                               .name = norm->name};
+}
+
 attune_code image_norm(pass *p, const feature_map *x, const weights_norm *norm, int64_t groups, float eps,
-                       int32_t silu, float *out, attune_error *error) {
-    device_group_norm args = {.x = x->data,
-                              .batch = x->batch,
-                              .pixels = x->height * x->width,
-                              .channels = x->channels,
-                              .groups = groups,
-                              .eps = eps,
-                              .scale = norm->scale,
-                              .shift = norm->shift,
-                              .activation = silu ? DEVICE_SILU : DEVICE_IDENTITY,
-                              .out = out,
-                              .name = norm->name};
+                       float *out, attune_error *error) {
+    device_group_norm args = norm_of(x, norm, groups, eps, 0);
+    args.out = out;
     return pass_group_norm(p, &args, error);
+}
+
+attune_code image_finish(pass *p, device_weights *weights, const weights_norm *norm, int64_t groups,
+                         float eps, feature_map *x, int64_t channels, feature_map *out, attune_error *error) {
+    device_group_norm normed = norm_of(x, norm, groups, eps, 1);
+    PASS_TRY(image_take(p, x->batch, x->height, x->width, channels, out, error));
+    device_convolution args = {.x = x->data,
+                               .batch = x->batch,
+                               .height = x->height,
+                               .width = x->width,
+                               .out = out->data,
+                               .norm = &normed};
+    PASS_TRY(pass_convolution(p, weights, &args, error));
+    pass_give(p, &x->data);
+    return ATTUNE_OK;
 }
 
 attune_code image_convolve(pass *p, device_weights *weights, const feature_map *x, int64_t stride,
@@ -56,13 +76,16 @@ attune_code image_convolve(pass *p, device_weights *weights, const feature_map *
 
 attune_code image_upsample(pass *p, device_weights *weights, feature_map *x, int64_t height, int64_t width,
                            feature_map *out, attune_error *error) {
-    feature_map larger;
-    PASS_TRY(image_take(p, x->batch, height, width, x->channels, &larger, error));
-    device_upsample args = {x->data, x->batch, x->height, x->width, x->channels, height, width, larger.data};
-    PASS_TRY(p->ops->upsample(p->dev, &p->run, &args, error));
+    PASS_TRY(image_take(p, x->batch, height, width, x->channels, out, error));
+    device_convolution args = {.x = x->data,
+                               .batch = x->batch,
+                               .height = x->height,
+                               .width = x->width,
+                               .out = out->data,
+                               .up_height = height,
+                               .up_width = width};
+    PASS_TRY(pass_convolution(p, weights, &args, error));
     pass_give(p, &x->data);
-    PASS_TRY(image_convolve(p, weights, &larger, 1, x->channels, out, error));
-    pass_give(p, &larger.data);
     return ATTUNE_OK;
 }
 
@@ -77,28 +100,43 @@ static attune_code project_time(pass *p, const resnet *block, const float *time,
     return pass_linear(p, block->time, &args, error);
 }
 
-attune_code resnet_forward(pass *p, const resnet *block, const feature_map *x, const float *time,
+/* A convolution of the normalised x; `args` has what comes beside. */
+static attune_code convolve_normed(pass *p, const resnet *block, device_weights *weights,
+                                   const weights_norm *norm, const feature_map *x, device_convolution *args,
+                                   attune_error *error) {
+    device_group_norm normed = norm_of(x, norm, block->groups, block->eps, 1);
+    args->x = x->data;
+    args->batch = x->batch;
+    args->height = x->height;
+    args->width = x->width;
+    args->norm = &normed;
+    return pass_convolution(p, weights, args, error);
+}
+
+attune_code resnet_forward(pass *p, const resnet *block, feature_map *x, const float *time, int32_t consume,
                            feature_map *out, attune_error *error) {
-    int64_t pixels = x->height * x->width;
-    feature_map normed, hidden;
+    feature_map hidden;
     float *shift;
-    PASS_TRY(image_take(p, x->batch, x->height, x->width, x->channels, &normed, error));
-    PASS_TRY(image_norm(p, x, &block->norm1, block->groups, block->eps, 1, normed.data, error));
     PASS_TRY(project_time(p, block, time, x->batch, &shift, error));
     PASS_TRY(image_take(p, x->batch, x->height, x->width, block->out, &hidden, error));
-    device_convolution first = {normed.data, x->batch, x->height, x->width, hidden.data, NULL, shift};
-    PASS_TRY(pass_convolution(p, block->conv1, &first, error));
+    device_convolution first = {.out = hidden.data, .shift = shift};
+    PASS_TRY(convolve_normed(p, block, block->conv1, &block->norm1, x, &first, error));
     pass_give(p, &shift);
-    pass_give(p, &normed.data);
-    PASS_TRY(image_norm(p, &hidden, &block->norm2, block->groups, block->eps, 1, hidden.data, error));
-    PASS_TRY(image_take(p, x->batch, x->height, x->width, block->out, out, error));
-    if (block->shortcut) {
-        device_linear shortcut = {.x = x->data, .rows = x->batch * pixels, .out = out->data};
-        PASS_TRY(pass_linear(p, block->shortcut, &shortcut, error));
+    if (consume && !block->shortcut) {
+        *out = *x;
+        x->data = NULL;
+    } else {
+        PASS_TRY(image_take(p, x->batch, x->height, x->width, block->out, out, error));
     }
-    const float *residual = block->shortcut ? out->data : x->data;
-    device_convolution second = {hidden.data, x->batch, x->height, x->width, out->data, residual, NULL};
-    PASS_TRY(pass_convolution(p, block->conv2, &second, error));
+    if (block->shortcut) {
+        device_linear shortcut = {.x = x->data, .rows = x->batch * x->height * x->width, .out = out->data};
+        PASS_TRY(pass_linear(p, block->shortcut, &shortcut, error));
+        if (consume)
+            pass_give(p, &x->data);
+    }
+    device_convolution second = {.out = out->data,
+                                 .residual = block->shortcut || consume ? out->data : x->data};
+    PASS_TRY(convolve_normed(p, block, block->conv2, &block->norm2, &hidden, &second, error));
     pass_give(p, &hidden.data);
     return ATTUNE_OK;
 }

@@ -35,13 +35,18 @@ typedef struct resnet {
 void resnet_load(weights_loader *loader, resnet *block, const char *base, int64_t in, int64_t out,
                  int64_t groups, float eps, int64_t time_channels);
 
-/* [session] x stays; `out` is new. `time` is (batch, time_channels), silu applied; NULL without. */
-attune_code resnet_forward(pass *p, const resnet *block, const feature_map *x, const float *time,
+/* [session] `out` is new, or x's memory where `consume`: x is then given back. `time` is (batch,
+ * time_channels), silu applied; NULL without. */
+attune_code resnet_forward(pass *p, const resnet *block, feature_map *x, const float *time, int32_t consume,
                            feature_map *out, attune_error *error);
 
-/* [session] Group norm with optional silu into `out`, which has x's shape and may be x. */
+/* [session] Group norm into `out`, which has x's shape and may be x. */
 attune_code image_norm(pass *p, const feature_map *x, const weights_norm *norm, int64_t groups, float eps,
-                       int32_t silu, float *out, attune_error *error);
+                       float *out, attune_error *error);
+
+/* [session] A network's end: group norm, silu, a convolution to `channels`. x is given back, `out` is new. */
+attune_code image_finish(pass *p, device_weights *weights, const weights_norm *norm, int64_t groups,
+                         float eps, feature_map *x, int64_t channels, feature_map *out, attune_error *error);
 
 /* [session] A new image of this shape. */
 attune_code image_take(pass *p, int64_t batch, int64_t height, int64_t width, int64_t channels,

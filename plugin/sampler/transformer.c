@@ -16,8 +16,7 @@ static void load_block(weights_loader *loader, transformer_block *block, const c
     block->kv = weights_stacked(loader, base, text, 2, 0, text_channels, channels);
     block->out2 = weights_linear(loader, base, ".attn2.to_out.0", channels, channels);
     block->norm3 = weights_normalisation(loader, base, ".norm3", channels);
-    block->ff1 = weights_linear(loader, base, ".ff.net.0.proj", channels,
-                                8 * channels); /* 4 · channels, twice for GEGLU */
+    block->ff1 = weights_geglu(loader, base, ".ff.net.0.proj", channels, 8 * channels); /* to 4 · channels */
     block->ff2 = weights_linear(loader, base, ".ff.net.2", 4 * channels, channels);
 }
 
@@ -160,7 +159,7 @@ attune_code transformer_forward(pass *p, const transformer *t, const feature_map
     int64_t rows = x->batch * x->height * x->width;
     feature_map hidden;
     PASS_TRY(image_take(p, x->batch, x->height, x->width, t->channels, out, error));
-    PASS_TRY(image_norm(p, x, &t->norm, t->groups, GROUP_NORM_EPS, 0, out->data, error));
+    PASS_TRY(image_norm(p, x, &t->norm, t->groups, GROUP_NORM_EPS, out->data, error));
     PASS_TRY(image_take(p, x->batch, x->height, x->width, t->channels, &hidden, error));
     device_linear in = {.x = out->data, .rows = rows, .out = hidden.data};
     PASS_TRY(pass_linear(p, t->proj_in, &in, error));

@@ -183,13 +183,13 @@ typedef struct walk {
     int32_t count;
 } walk;
 
-/* One residual block and its transformer; x stays, `out` is new. */
-static attune_code run_layer(walk *w, const unet_level *level, int32_t layer, const feature_map *x,
+/* One residual block and its transformer; `out` is new, x is given back where `consume`. */
+static attune_code run_layer(walk *w, const unet_level *level, int32_t layer, feature_map *x, int32_t consume,
                              feature_map *out, attune_error *error) {
     feature_map hidden;
     if (!level->attention)
-        return resnet_forward(w->p, &level->resnets[layer], x, w->time, out, error);
-    PASS_TRY(resnet_forward(w->p, &level->resnets[layer], x, w->time, &hidden, error));
+        return resnet_forward(w->p, &level->resnets[layer], x, w->time, consume, out, error);
+    PASS_TRY(resnet_forward(w->p, &level->resnets[layer], x, w->time, consume, &hidden, error));
     PASS_TRY(transformer_forward(w->p, &level->transformers[layer], &hidden, w->context, out, error));
     pass_give(w->p, &hidden.data);
     return ATTUNE_OK;
@@ -199,7 +199,7 @@ static attune_code go_down(walk *w, attune_error *error) {
     for (int32_t i = 0; i < w->network->config.levels; ++i) {
         const unet_level *level = &w->network->down[i];
         for (int32_t j = 0; j < level->layers; ++j, ++w->count)
-            PASS_TRY(run_layer(w, level, j, &w->skips[w->count - 1], &w->skips[w->count], error));
+            PASS_TRY(run_layer(w, level, j, &w->skips[w->count - 1], 0, &w->skips[w->count], error));
         if (!level->sample)
             continue;
         const feature_map *last = &w->skips[w->count - 1];
@@ -211,13 +211,11 @@ static attune_code go_down(walk *w, attune_error *error) {
 
 static attune_code go_through(walk *w, feature_map *x, attune_error *error) {
     feature_map first, second;
-    PASS_TRY(
-        resnet_forward(w->p, &w->network->mid_resnets[0], &w->skips[w->count - 1], w->time, &first, error));
+    PASS_TRY(resnet_forward(w->p, &w->network->mid_resnets[0], &w->skips[w->count - 1], w->time, 0, &first,
+                            error));
     PASS_TRY(transformer_forward(w->p, w->network->mid, &first, w->context, &second, error));
     pass_give(w->p, &first.data);
-    PASS_TRY(resnet_forward(w->p, &w->network->mid_resnets[1], &second, w->time, x, error));
-    pass_give(w->p, &second.data);
-    return ATTUNE_OK;
+    return resnet_forward(w->p, &w->network->mid_resnets[1], &second, w->time, 1, x, error);
 }
 
 /* x and the last image from the way down, side by side; both are given back. */
@@ -238,8 +236,7 @@ static attune_code go_up(walk *w, feature_map *x, attune_error *error) {
         for (int32_t j = 0; j < level->layers; ++j) {
             feature_map joined;
             PASS_TRY(join_skip(w, x, &joined, error));
-            PASS_TRY(run_layer(w, level, j, &joined, x, error));
-            pass_give(w->p, &joined.data);
+            PASS_TRY(run_layer(w, level, j, &joined, 1, x, error));
         }
         if (!level->sample)
             continue;
@@ -264,10 +261,8 @@ attune_code unet_forward(pass *p, const unet *network, const unet_input *input, 
     PASS_TRY(go_down(&w, error));
     PASS_TRY(go_through(&w, &x, error));
     PASS_TRY(go_up(&w, &x, error));
-    PASS_TRY(
-        image_norm(p, &x, &network->norm_out, config->norm_num_groups, config->norm_eps, 1, x.data, error));
-    PASS_TRY(image_convolve(p, network->conv_out, &x, 1, config->out_channels, &noise, error));
-    pass_give(p, &x.data);
+    PASS_TRY(image_finish(p, network->conv_out, &network->norm_out, config->norm_num_groups, config->norm_eps,
+                          &x, config->out_channels, &noise, error));
     pass_give(p, &w.time);
     *out = noise.data;
     return ATTUNE_OK;

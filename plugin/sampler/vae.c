@@ -74,8 +74,7 @@ static attune_code attend(pass *p, const vae_decoder *decoder, feature_map *x, a
     int64_t tokens = x->height * x->width, c = x->channels;
     float *normed, *qkv;
     PASS_TRY(pass_take(p, tokens * c, &normed, error));
-    PASS_TRY(
-        image_norm(p, x, &decoder->attention_norm, decoder->config.norm_num_groups, EPS, 0, normed, error));
+    PASS_TRY(image_norm(p, x, &decoder->attention_norm, decoder->config.norm_num_groups, EPS, normed, error));
     PASS_TRY(pass_take(p, tokens * 3 * c, &qkv, error));
     device_linear project = {.x = normed, .rows = tokens, .out = qkv};
     PASS_TRY(pass_linear(p, decoder->qkv, &project, error));
@@ -95,8 +94,7 @@ static attune_code attend(pass *p, const vae_decoder *decoder, feature_map *x, a
 /* *x through a residual block. */
 static attune_code step(pass *p, const resnet *block, feature_map *x, attune_error *error) {
     feature_map out;
-    PASS_TRY(resnet_forward(p, block, x, NULL, &out, error));
-    pass_give(p, &x->data);
+    PASS_TRY(resnet_forward(p, block, x, NULL, 1, &out, error));
     *x = out;
     return ATTUNE_OK;
 }
@@ -140,9 +138,8 @@ attune_code vae_decode(pass *p, const vae_decoder *decoder, const float *latents
     PASS_TRY(attend(p, decoder, &x, error));
     PASS_TRY(step(p, &decoder->mid_resnets[1], &x, error));
     PASS_TRY(go_up(p, decoder, &x, error));
-    PASS_TRY(image_norm(p, &x, &decoder->norm_out, decoder->config.norm_num_groups, EPS, 1, x.data, error));
-    PASS_TRY(image_convolve(p, decoder->conv_out, &x, 1, decoder->config.out_channels, &pixels, error));
-    pass_give(p, &x.data);
+    PASS_TRY(image_finish(p, decoder->conv_out, &decoder->norm_out, decoder->config.norm_num_groups, EPS, &x,
+                          decoder->config.out_channels, &pixels, error));
     *out = pixels.data;
     return ATTUNE_OK;
 }

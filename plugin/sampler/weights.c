@@ -195,6 +195,15 @@ device_weights *weights_linear(weights_loader *loader, const char *block, const 
     return weights_stacked(loader, block, &name, 1, 1, in, out);
 }
 
+device_weights *weights_geglu(weights_loader *loader, const char *block, const char *name, int64_t in,
+                              int64_t out) {
+    device_layer layer = {.kernel = 1, .stride = 1, .in = in, .geglu = 1};
+    char base[WEIGHTS_NAME];
+    (void)snprintf(base, sizeof base, "%s%s", block, name);
+    take_part(loader, &layer, base, 1, out);
+    return make_layer(loader, &layer);
+}
+
 device_weights *weights_convolution(weights_loader *loader, const char *block, const char *name, int64_t in,
                                     int64_t out, int32_t stride) {
     device_layer layer = {.kernel = 3, .stride = stride, .in = in};

@@ -68,6 +68,9 @@ device_weights *weights_linear(weights_loader *loader, const char *block, const 
 /* Several layers of one input stacked, with or without biases. */
 device_weights *weights_stacked(weights_loader *loader, const char *block, const char *const *names,
                                 int32_t parts, int32_t bias, int64_t in, int64_t out);
+/* weights_linear for a product that ends in GEGLU. */
+device_weights *weights_geglu(weights_loader *loader, const char *block, const char *name, int64_t in,
+                              int64_t out);
 /* (out, in, 3, 3). */
 device_weights *weights_convolution(weights_loader *loader, const char *block, const char *name, int64_t in,
                                     int64_t out, int32_t stride);

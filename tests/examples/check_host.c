@@ -10,11 +10,11 @@ START_TEST(the_example_application_works) {
     ck_assert_msg(r.status == 0, "%s", r.err);
     ck_assert_ptr_nonnull(strstr(r.out, "asked flash, got sdp-no-mem"));
     ck_assert_ptr_nonnull(strstr(r.out, "attention: out[0] = 1\n"));
-    const char *centre = strstr(r.out, "picture: 128x128, repeatable, centre pixel ");
+    const char *centre = strstr(r.out, "picture: 128x128, portable, centre pixel ");
     ck_assert_msg(centre != NULL, "%s", r.out);
     int red = 0, green = 0, blue = 0;
-    ck_assert_int_eq(
-        sscanf(centre, "picture: 128x128, repeatable, centre pixel %d %d %d", &red, &green, &blue), 3);
+    ck_assert_int_eq(sscanf(centre, "picture: 128x128, portable, centre pixel %d %d %d", &red, &green, &blue),
+                     3);
     ck_assert_msg(red > 150 && green < 110 && blue < 110, "the apple's middle is not red: %s", centre);
     run_free(&r);
 }

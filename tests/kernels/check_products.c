@@ -27,6 +27,8 @@ START_TEST(chains_in_pieces) {
         compare_product(&c);
         c.in = 37, c.rows = 1000, c.out = 300;
         compare_product(&c);
+        c.in = 3100, c.rows = 90, c.out = 74, c.residual = RESIDUAL_NONE, c.activation = ATTUNE_PRODUCT_GEGLU;
+        compare_product(&c);
     }
 }
 END_TEST
@@ -59,7 +61,7 @@ START_TEST(rows_are_independent) {
         attune_cpu_kernels kernels;
         attune_cpu_dispatch((attune_cpu_isa)isa, &kernels);
         const attune_matmul_f32_kernel *const k = kernels.matmul_f32;
-        const attune_weights_f32 weights = {IN, OUT, 1, ATTUNE_KERNEL_F32};
+        const attune_weights_f32 weights = {IN, OUT, 1, ATTUNE_KERNEL_F32, 0};
         void *const packed = aligned_alloc(64, (k->packed_bytes(&weights) + 63) / 64 * 64);
         k->pack(&weights, 0, OUT, w, packed);
         attune_matmul_f32 a = {.rows = ROWS, .in = IN, .out = OUT, .x = x, .stride_x = IN};
@@ -77,6 +79,32 @@ START_TEST(rows_are_independent) {
         }
         free(workspace);
         free(packed);
+    }
+}
+END_TEST
+
+/* The rows of a strip, given the input rows that it reads, are those of the whole image. */
+START_TEST(strips_are_rows_of_the_whole) {
+    enum { HEIGHT = 7, WIDTH = 5, IN = 3, OUT = 4 };
+    float x[HEIGHT * WIDTH * IN], w[OUT * IN * 9], whole[HEIGHT * WIDTH * OUT], strip[HEIGHT * WIDTH * OUT];
+    uint64_t s = 8;
+    for (int i = 0; i < HEIGHT * WIDTH * IN; ++i)
+        x[i] = random_float(&s);
+    for (int i = 0; i < OUT * IN * 9; ++i)
+        w[i] = random_float(&s);
+    for (int stride = 1; stride <= 2; ++stride) {
+        const int height = (HEIGHT + stride - 1) / stride, row = (WIDTH + stride - 1) / stride * OUT;
+        attune_convolution_f32 a = {.batch = 1, .height = HEIGHT, .width = WIDTH, .in = IN, .out = OUT};
+        a.stride = stride, a.x = x, a.weights = w, a.result = whole;
+        attune_convolution_f32_reference(&a);
+        a.result = strip;
+        for (int first = 0; first < height; ++first)
+            for (int rows = 1; first + rows <= height; ++rows) {
+                a.first_row = first, a.rows = rows;
+                a.x = x + (first ? first * stride - 1 : 0) * WIDTH * IN;
+                attune_convolution_f32_reference(&a);
+                ck_assert_mem_eq(strip, whole + first * row, (size_t)(rows * row) * sizeof *strip);
+            }
     }
 }
 END_TEST
@@ -115,6 +143,7 @@ TCase *products_cases(void) {
     tcase_add_test(cases, chains_in_pieces);
     tcase_add_test(cases, taps_in_pieces);
     tcase_add_test(cases, rows_are_independent);
+    tcase_add_test(cases, strips_are_rows_of_the_whole);
     tcase_add_test(cases, rules_on_paper);
     return cases;
 }

@@ -28,6 +28,15 @@ product_case random_product(uint64_t index) {
     c.storage = (int)random_int(&s, ATTUNE_KERNEL_F32, ATTUNE_KERNEL_BF16);
     c.start = (int)random_int(&s, 0, 2), c.residual = (int)random_int(&s, 0, 2);
     c.values = (int)random_int(&s, 0, 2 * VALUES - 1) % VALUES;
+    if (c.height == 0 && index % 4 == 2) {
+        c.activation = (int)random_int(&s, ATTUNE_PRODUCT_SILU, ATTUNE_PRODUCT_GEGLU),
+        c.residual = RESIDUAL_NONE;
+        c.out *= c.activation == ATTUNE_PRODUCT_GEGLU ? 2 : 1;
+    }
+    if (c.height && index % 4 == 3) {
+        const int64_t all = (c.height + c.stride - 1) / c.stride;
+        c.rows = 1, c.first_row = random_int(&s, 0, all - 1), c.strip = random_int(&s, 1, all - c.first_row);
+    }
     c.gap = (int)random_int(&s, 0, 3), c.shift = (int)random_int(&s, 0, 3);
     return c;
 }
@@ -91,7 +100,8 @@ static problem make_problem(const product_case *c) {
     const int64_t oh = is_convolution ? (c->height + c->stride - 1) / c->stride : 1;
     const int64_t ow = is_convolution ? (c->width + c->stride - 1) / c->stride : 1;
     const int64_t pixels = is_convolution ? c->height * c->width : 1, gap = is_convolution ? 0 : c->gap;
-    problem p = {.c = c, .weights = {c->in, c->out, is_convolution ? 9 : 1, c->storage}};
+    problem p = {.c = c, .weights = {c->in, c->out, is_convolution ? 9 : 1, c->storage, 0}};
+    p.weights.pairs = c->activation == ATTUNE_PRODUCT_GEGLU;
     p.x = fill_array(c->rows * pixels * (c->in + gap), c->shift, c->values, 0, &s);
     p.w = fill_array(c->in * c->out * p.weights.taps, c->shift, c->values, 1, &s);
     store_weights(&p.w, c->storage);
@@ -113,7 +123,8 @@ static problem make_problem(const product_case *c) {
                                    .residual = residual,
                                    .stride_residual = c->out + gap,
                                    .result = p.result.data,
-                                   .stride_result = c->out + gap};
+                                   .stride_result = c->out + gap,
+                                   .activation = c->activation};
     p.convolution = (attune_convolution_f32){.batch = c->rows,
                                              .height = c->height,
                                              .width = c->width,
@@ -126,7 +137,9 @@ static problem make_problem(const product_case *c) {
                                              .start = c->start ? p.start.data : NULL,
                                              .stride_start = c->start == 2 ? c->out : 0,
                                              .residual = residual,
-                                             .result = p.result.data};
+                                             .result = p.result.data,
+                                             .first_row = c->first_row,
+                                             .rows = c->strip};
     return p;
 }
 
@@ -193,10 +206,12 @@ static void compare(const problem *p, const char *isa, const float *want, size_t
     for (size_t i = 0; i < floats; ++i)
         ck_assert_msg(memcmp(want + i, p->result.owned + i, sizeof *want) == 0,
                       "%s differs at float %ld: %a, the reference has %a (rows %ld in %ld out %ld height %ld "
-                      "width %ld stride %d storage %d start %d residual %d values %d gap %d seed %lu)",
+                      "width %ld stride %d storage %d start %d residual %d values %d gap %d activation %d "
+                      "strip %ld+%ld seed %lu)",
                       isa, (long)i - MARGIN / 2 - c->shift, (double)p->result.owned[i], (double)want[i],
                       (long)c->rows, (long)c->in, (long)c->out, (long)c->height, (long)c->width, c->stride,
-                      c->storage, c->start, c->residual, c->values, c->gap, (unsigned long)c->seed);
+                      c->storage, c->start, c->residual, c->values, c->gap, c->activation, (long)c->first_row,
+                      (long)c->strip, (unsigned long)c->seed);
 }
 
 void compare_product(const product_case *c) {

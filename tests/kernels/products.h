@@ -17,7 +17,9 @@ typedef struct product_case {
     int start; /* 0: none; 1: one; 2: one for each image */
     int residual;
     int values;
-    int gap;   /* between rows of a product's x and result */
+    int activation; /* of a product; its residual is then RESIDUAL_NONE, and of GEGLU `out` is even */
+    int64_t first_row, strip; /* of a convolution of one image: the strip's rows; 0: the whole */
+    int gap;                  /* between rows of a product's x and result */
     int shift; /* every array but the packed weights starts this many floats after an aligned address */
     uint64_t seed;
 } product_case;

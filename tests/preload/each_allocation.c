@@ -6,7 +6,7 @@
  * them).
  *
  * Counted are the allocations, and mappings, that our code asks for, itself or through libc and the C
- * libraries in `ours`. Not those of libgomp, oneDNN, libstdc++ and ld.so, which end the process by design, as
+ * libraries in `ours`. Not those of libstdc++ and ld.so, which end the process by design, as
  * popt does where it copies words. Of the passes through one and the same call stack the 1st, 4th, 16th … are
  * visited; with "every" in ATTUNE_TEST_EACH each. Threads are refused (EAGAIN), since only the thread that
  * forks lives on in the child.

@@ -12,7 +12,7 @@
  * visited. */
 static void survives(const char *arguments, const char *before, const char *misfortune, unsigned long least) {
     run_result r = run("rm -rf w; mkdir -p w/out; cd w; set -- %s --threads 1 -q; %s"
-                       "TMPDIR=$PWD/out OMP_NUM_THREADS=1 ATTUNE_TEST_EACH=%s "
+                       "TMPDIR=$PWD/out ATTUNE_TEST_EACH=%s "
                        "ASAN_OPTIONS=verify_asan_link_order=0:detect_leaks=0 "
                        "LD_PRELOAD=\"$B/tests/preload/each_allocation.so\" \"$HOST\" \"$@\"",
                        arguments, before, misfortune);
@@ -29,11 +29,11 @@ START_TEST(txt2img_survives) {
     const char *arguments =
         "txt2img apple --negative-prompt \"$(printf '%9000s' pear)\" --model \"$S/tests/golden/data/tiny\" "
         "--steps 1 --width 8 --height 8 --seed 1 --json -o out/file";
-    survives(arguments, EXPECT, "once", 800);
-    survives(arguments, EXPECT, "lasting", 800);
+    survives(arguments, EXPECT, "once", 700);
+    survives(arguments, EXPECT, "lasting", 700);
 #ifndef __SANITIZE_ADDRESS__ /* with which a fork takes 25 ms */
-    survives(arguments, EXPECT, "signal", 800);
-    survives(arguments, EXPECT, "twice", 800);
+    survives(arguments, EXPECT, "signal", 700);
+    survives(arguments, EXPECT, "twice", 700);
 #endif
 }
 END_TEST

@@ -114,8 +114,8 @@ START_TEST(the_json_has_what_scripts_rely_on) {
     ck_assert(json_integer_value(json_object_get(json, "peak_bytes")) > 1 << 20);
     ck_assert(json_integer_value(json_object_get(json, "counted_bytes")) > 1 << 16);
     ck_assert(json_is_array(json_object_get(json, "warnings")));
-    ck_assert_str_eq(text_of(json_object_get(json, "determinism"), "kept"), "repeatable");
-    ck_assert_str_eq(text_of(json_object_get(json, "determinism"), "asked"), "repeatable");
+    ck_assert_str_eq(text_of(json_object_get(json, "determinism"), "kept"), "portable");
+    ck_assert_str_eq(text_of(json_object_get(json, "determinism"), "asked"), "portable");
     json_decref(json);
     run_free(&r);
 }
@@ -163,7 +163,7 @@ START_TEST(the_png_says_how_it_was_made) {
     ck_assert_ptr_nonnull(strstr(p.parameters, " (attune-cpu "));
     ck_assert_ptr_nonnull(strstr(p.parameters, ", portable)\""));
     ck_assert_ptr_nonnull(strstr(p.parameters, "attune-f32-1"));
-    ck_assert_ptr_nonnull(strstr(p.parameters, "Determinism: repeatable"));
+    ck_assert_ptr_nonnull(strstr(p.parameters, "Determinism: portable"));
     free_picture(&p);
     r = run("sha256sum \"$S/models/emoji/unet/diffusion_pytorch_model.safetensors\" | cut -c1-10 && "
             "strings info.png | grep -o 'Model hash: [0-9a-f]*' | cut -c13-");

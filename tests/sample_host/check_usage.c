@@ -90,8 +90,9 @@ START_TEST(what_nobody_can_serve_is_status_3) {
     fails("txt2img apple -q --device cuda:0", 3, "cuda:0");
     fails("txt2img apple -q --vendor NoSuchVendor", 3, "NoSuchVendor");
     fails("txt2img apple -q --min-memory 900000G", 3, "are asked for");
-    fails("txt2img apple -q --determinism invariant", 3, "oneDNN");
-    fails("txt2img apple -q --determinism portable", 3, "oneDNN");
+    fails("txt2img apple -q --determinism invariant --attention-required sub-quadratic "
+          "--sub-quad-chunk-threshold 50",
+          3, "keeps determinism class repeatable, invariant is asked for");
     fails("txt2img apple -q --memory-limit 100K", 3, "this request needs");
 }
 END_TEST

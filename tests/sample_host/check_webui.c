@@ -75,7 +75,7 @@ static void asks_of(int offers, const char *command, const char *name, const cha
     json_t *class = json_object_get(reply, "determinism");
     if (class) /* a picture: sdp-no-mem asks for what the sampler keeps */
         ck_assert_str_eq(json_string_value(json_object_get(class, "asked")),
-                         name && strcmp(name, "sdp-no-mem") == 0 ? "repeatable" : "none");
+                         name && strcmp(name, "sdp-no-mem") == 0 ? "portable" : "none");
     json_decref(reply);
     run_free(&r);
 }

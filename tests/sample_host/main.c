@@ -13,6 +13,7 @@ int main(void) {
     suite_add_tcase(suite, each_allocation_cases());
     suite_add_tcase(suite, attention_cases());
     suite_add_tcase(suite, txt2img_cases());
+    suite_add_tcase(suite, portable_cases());
     suite_add_tcase(suite, study_cases());
     suite_add_tcase(suite, bench_image_cases());
     SRunner *runner = srunner_create(suite);

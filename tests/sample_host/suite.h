@@ -12,6 +12,7 @@ TCase *each_allocation_cases(void);
 TCase *attention_cases(void);
 TCase *txt2img_cases(void);
 TCase *units_cases(void);
+TCase *portable_cases(void);
 TCase *study_cases(void);
 TCase *bench_image_cases(void);
 

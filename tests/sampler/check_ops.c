@@ -134,6 +134,7 @@ static void check_linear(const linear_case *c, uint32_t workers) {
     int64_t all = c->out * c->parts, outputs = c->activation == DEVICE_GEGLU ? all / 2 : all;
     float *weights[3] = {0}, *bias[3] = {0};
     device_layer layer = {.name = {"test"}, .kernel = 1, .stride = 1, .in = c->in, .parts = c->parts};
+    layer.geglu = c->activation == DEVICE_GEGLU;
     void *kept[6] = {0};
     bench_open(&b, workers);
     for (int32_t i = 0; i < c->parts; ++i) {
@@ -194,8 +195,8 @@ START_TEST(linear_is_a_product) {
         {154, 60, 24, 1, {ATTUNE_TYPE_FLOAT, 32, 1}, DEVICE_IDENTITY, 1, 2},
         {512, 48, 384, 1, {ATTUNE_TYPE_FLOAT, 16, 1}, DEVICE_GEGLU, 1, 0},
         {300, 36, 288, 1, {ATTUNE_TYPE_FLOAT, 32, 1}, DEVICE_GEGLU, 1, 0},
-        {65, 512, 1024, 1, {ATTUNE_TYPE_FLOAT, 16, 1}, DEVICE_GEGLU, 1, 0}, /* chunks of columns */
-        {64, 512, 1000, 1, {ATTUNE_TYPE_FLOAT, 16, 1}, DEVICE_GELU, 1, 1},  /* chunks, the last one short */
+        {65, 512, 1024, 1, {ATTUNE_TYPE_FLOAT, 16, 1}, DEVICE_GEGLU, 1, 0},
+        {64, 512, 1000, 1, {ATTUNE_TYPE_FLOAT, 16, 1}, DEVICE_GELU, 1, 0},
         {33, 700, 512, 2, {ATTUNE_TYPE_BFLOAT, 16, 1}, DEVICE_IDENTITY, 0, 2}, /* chunks over two parts, in
                                                                                   place */
         {1000, 320, 96, 1, {ATTUNE_TYPE_FLOAT, 32, 1}, DEVICE_IDENTITY, 1, 1}, /* rows, residual elsewhere */
@@ -243,8 +244,13 @@ static void check_convolution(const convolution_case *c, uint32_t workers) {
     layer.weight[0] = (device_stored){weights, ATTUNE_F32};
     layer.bias[0] = (device_stored){bias, ATTUNE_F32};
     device_weights *w;
-    device_convolution args = {
-        x, c->batch, c->height, c->width, out, c->residual ? residual : NULL, c->shift ? shift : NULL};
+    device_convolution args = {.x = x,
+                               .batch = c->batch,
+                               .height = c->height,
+                               .width = c->width,
+                               .out = out,
+                               .residual = c->residual ? residual : NULL,
+                               .shift = c->shift ? shift : NULL};
     bench_open(&b, workers);
     ck_assert_int_eq(b.ops->weights(b.dev, &layer, &w, &error), ATTUNE_OK);
     plan(&b);
@@ -390,18 +396,29 @@ static void check_upsample(int64_t batch, int64_t h, int64_t w, int64_t c, int64
     bench b;
     attune_error error = {0};
     float *x = values(1, batch * h * w * c), *out = values(2, batch * oh * ow * c);
-    device_upsample args = {x, batch, h, w, c, oh, ow, out};
+    float *weights = calloc((size_t)(9 * c * c), sizeof *weights); /* of a convolution that changes nothing */
+    for (int64_t i = 0; i < c; ++i)
+        weights[(i * c + i) * 9 + 4] = 1.0f;
+    device_layer layer = {.name = {"test"}, .kernel = 3, .stride = 1, .in = c, .parts = 1};
+    layer.out[0] = c;
+    layer.weight[0] = (device_stored){weights, ATTUNE_F32};
+    device_weights *made;
+    device_convolution args = {
+        .x = x, .batch = batch, .height = h, .width = w, .out = out, .up_height = oh, .up_width = ow};
     bench_open(&b, 2);
+    ck_assert_int_eq(b.ops->weights(b.dev, &layer, &made, &error), ATTUNE_OK);
     plan(&b);
-    ready(&b, NULL);
-    ck_assert_int_eq(b.ops->upsample(b.dev, &b.pass, &args, &error), ATTUNE_OK);
+    ck_assert_int_eq(b.ops->convolution(b.dev, &b.pass, made, &args, &error), ATTUNE_OK);
+    ready(&b, made);
+    ck_assert_int_eq(b.ops->convolution(b.dev, &b.pass, made, &args, &error), ATTUNE_OK);
     for (int64_t i = 0; i < batch * oh * ow * c; ++i) {
         int64_t y = i / c / ow % oh, xx = i / c % ow;
         /* exact: floor(target · in / out); torch's float product agrees for all sizes here */
         float wanted = x[((i / c / ow / oh * h + y * h / oh) * w + xx * w / ow) * c + i % c];
         ck_assert_float_eq(out[i], wanted);
     }
-    done(&b, NULL);
+    done(&b, made);
+    free(weights);
     free(x);
     free(out);
     bench_close(&b);
@@ -413,6 +430,66 @@ START_TEST(upsample_takes_the_nearest) {
     check_upsample(1, 7, 9, 4, 13, 17);
     check_upsample(1, 1, 1, 16, 1, 2);
     check_upsample(1, 64, 64, 20, 128, 128);
+    check_upsample(2, 120, 200, 44, 240, 400); /* in strips */
+}
+END_TEST
+
+/* A convolution that normalises its input gives the bits of the norm and the convolution one after the other;
+ * large inputs go in strips. */
+static void check_normed(int64_t batch, int64_t h, int64_t w, int64_t in, int64_t out, int32_t stride) {
+    bench b;
+    attune_error error = {0};
+    int64_t oh = (h + stride - 1) / stride, ow = (w + stride - 1) / stride, pixels = batch * h * w;
+    float *x = values(1, pixels * in), *normed = values(2, pixels * in), *scale = values(3, in),
+          *add = values(4, in), *weights = values(5, 9 * in * out), *shift = values(6, batch * out);
+    float *apart = values(7, batch * oh * ow * out), *fused = values(8, batch * oh * ow * out);
+    device_layer layer = {.name = {"test"}, .kernel = 3, .stride = stride, .in = in, .parts = 1};
+    layer.out[0] = out;
+    layer.weight[0] = (device_stored){weights, ATTUNE_F32};
+    device_weights *made;
+    int32_t finite = 1;
+    device_group_norm norm = {.x = x,
+                              .batch = batch,
+                              .pixels = h * w,
+                              .channels = in,
+                              .groups = 4,
+                              .eps = 1e-5f,
+                              .scale = scale,
+                              .shift = add,
+                              .activation = DEVICE_SILU,
+                              .out = normed,
+                              .name = "norm"};
+    device_convolution then = {.x = normed, .batch = batch, .height = h, .width = w, .out = apart};
+    then.shift = shift;
+    device_convolution both = then;
+    both.x = x, both.out = fused, both.norm = &norm, both.finite = &finite;
+    bench_open(&b, 2);
+    ck_assert_int_eq(b.ops->weights(b.dev, &layer, &made, &error), ATTUNE_OK);
+    plan(&b);
+    ck_assert_int_eq(b.ops->group_norm(b.dev, &b.pass, &norm, &error), ATTUNE_OK);
+    ck_assert_int_eq(b.ops->convolution(b.dev, &b.pass, made, &then, &error), ATTUNE_OK);
+    ck_assert_int_eq(b.ops->convolution(b.dev, &b.pass, made, &both, &error), ATTUNE_OK);
+    ready(&b, made);
+    ck_assert_int_eq(b.ops->group_norm(b.dev, &b.pass, &norm, &error), ATTUNE_OK);
+    ck_assert_int_eq(b.ops->convolution(b.dev, &b.pass, made, &then, &error), ATTUNE_OK);
+    ck_assert_int_eq(b.ops->convolution(b.dev, &b.pass, made, &both, &error), ATTUNE_OK);
+    ck_assert_mem_eq(fused, apart, (size_t)(batch * oh * ow * out) * sizeof *fused);
+    ck_assert_int_eq(finite, 1);
+    x[pixels * in - 1] = NAN;
+    ck_assert_int_eq(b.ops->convolution(b.dev, &b.pass, made, &both, &error), ATTUNE_OK);
+    ck_assert_int_eq(finite, 0);
+    done(&b, made);
+    float *all[] = {x, normed, scale, add, weights, shift, apart, fused};
+    for (size_t i = 0; i < sizeof all / sizeof all[0]; ++i)
+        free(all[i]);
+    bench_close(&b);
+}
+
+START_TEST(a_convolution_normalises_its_input) {
+    check_normed(2, 9, 7, 20, 12, 1);
+    check_normed(2, 300, 301, 48, 5, 1);
+    check_normed(2, 300, 301, 48, 5, 2);
+    check_normed(1, 5, 40000, 44, 3, 1);
 }
 END_TEST
 
@@ -543,6 +620,7 @@ TCase *ops_cases(void) {
     tcase_add_test(cases, group_norm_has_mean_and_variance);
     tcase_add_test(cases, layer_norm_has_mean_and_variance);
     tcase_add_test(cases, upsample_takes_the_nearest);
+    tcase_add_test(cases, a_convolution_normalises_its_input);
     tcase_add_test(cases, concat_and_embed);
     tcase_add_test(cases, activations_are_accurate);
     tcase_add_test(cases, stored_values_widen_exactly);

@@ -239,13 +239,10 @@ START_TEST(image_i_has_seed_plus_i) {
     uint8_t *batch = draw(&r, m, &request, &size);
     request.batch_size = 1;
     request.seed += 2;
-    size_t one = size / 3, near = 0;
+    size_t one = size / 3;
     uint8_t *alone = draw(&r, m, &request, &size);
     ck_assert_uint_eq(size, one);
-    /* Another batch size is another shape for oneDNN: the last bits may differ, the picture may not. */
-    for (size_t i = 0; i < one; ++i)
-        near += abs(alone[i] - batch[2 * one + i]) <= 1;
-    ck_assert_uint_ge(near * 1000, one * 999);
+    ck_assert_mem_eq(alone, batch + 2 * one, one);
     ck_assert_mem_ne(alone, batch, one);
     free(batch);
     free(alone);
@@ -354,9 +351,6 @@ START_TEST(bad_requests_are_refused) {
     bad = good;
     bad.prompt = "\xff";
     refuse(&r, m, &bad, ATTUNE_INVALID_ARGUMENT, "UTF-8");
-    bad = good;
-    bad.determinism = ATTUNE_DETERMINISM_INVARIANT;
-    refuse(&r, m, &bad, ATTUNE_FAILED_PRECONDITION, "convolutions by oneDNN");
     r.sampler->model_close(m);
     rig_close(&r);
 }
@@ -369,8 +363,8 @@ START_TEST(the_weakest_part_sets_the_class) {
     model *m = rig_model(&r, "emoji");
     attune_request request = request_of("red apple", 2, 64);
     void *made = begin(&r, m, &request, &plan);
-    ck_assert_int_eq(plan.determinism, ATTUNE_DETERMINISM_REPEATABLE);
-    ck_assert_str_eq(plan.limited_by, "matrix products and convolutions by oneDNN");
+    ck_assert_int_eq(plan.determinism, ATTUNE_DETERMINISM_PORTABLE);
+    ck_assert_str_eq(plan.limited_by, "");
     r.sampler->session_close(made);
     r.determinism = ATTUNE_DETERMINISM_NONE;
     made = begin(&r, m, &request, &plan);
@@ -520,7 +514,7 @@ END_TEST
 START_TEST(allocation_failures_are_survived) {
     attune_request request = request_of("(red:1.2) BREAK apple", 1, 64);
     int opened = 0, drawn = 0;
-    for (uint64_t n = 1; !drawn; n += n < 40 ? 1 : n / 7) {
+    for (uint64_t n = 1; !drawn; n += n < 40 ? 1 : n / 16) {
         rig r;
         attune_error error = {0};
         attune_session_plan plan = {.struct_size = sizeof plan};

@@ -1,273 +1,245 @@
 /*
- * convolution.c: 3×3 convolutions with padding 1 and stride 1 or 2 by oneDNN, channels last. One image is cut
- * into slices of rows (each a convolution of its own, whose padding is that of the image's edge or none), or,
- * where the image is small and its weights are many, into chunks of output channels.
+ * convolution.c: 3×3 convolutions with padding 1 and stride 1 or 2, channels last, by kernels/convolution.h.
+ *
+ * An input that is made ready first (normalised or enlarged) goes through scratch memory: a small one as a
+ * whole, a large one image by image, a strip of rows at a time, so that it is in the cache for the
+ * convolution and never in memory as a whole. How it is cut depends on the shape only.
  */
 #include "plugin/cpu/ops/cpu.h"
 
-enum { WEIGHTS_AXIS = 0 }; /* output channels in (out, in, 3, 3) */
-
-static const int64_t TASK_FLOPS = 4000000;
-static const int64_t LARGE_WEIGHTS =
-    512 * 1024;                           /* bytes: not worth reading again for fewer than 256 pixels */
-static const int64_t SLICE_PIXELS = 2048; /* keeps a slice's result in the cache for what follows */
-
-/* The geometry of one call. */
-typedef struct geometry {
-    int64_t height;
-    int64_t width;
-    int64_t out_height;
-    int64_t out_width;
-    int64_t stride;
-} geometry;
-
-/* The rows that one slice reads and writes. */
-typedef struct slice {
-    int64_t first; /* row of the output */
-    int64_t rows;
-    int64_t in_first;
-    int64_t in_rows;
-    int64_t pad_top;
-    int64_t pad_bottom;
-} slice;
+static const int64_t WHOLE_FLOATS = 8 << 20; /* of an input that is made ready at once */
+static const int64_t STRIP_FLOATS = 2 << 20; /* about as many as a strip of a larger one has */
 
 typedef struct convolution_context {
-    device *dev;
+    const attune_convolution_f32_kernel *kernel;
     const device_pass *pass;
-    const device_weights *weights;
-    const device_convolution *args;
-    const product_plan *plan;
-    geometry size;
+    attune_convolution_f32 args;
 } convolution_context;
 
-static int64_t at_most(int64_t a, int64_t b) {
-    return a < b ? a : b;
-}
+/* One call: what the kernel is given, and how the input is made ready. */
+typedef struct work {
+    device *dev;
+    device_pass *pass;
+    const device_convolution *args;
+    attune_convolution_f32 kernel_args; /* of everything; x, and its size, are those made ready */
+    int64_t out_height, out_width;
+    int64_t rows; /* output rows of a strip; 0: the whole batch at once */
+    uint64_t start_at, norm_at, factors_at, ready_at, floats; /* in scratch memory, in floats */
+} work;
 
-static int64_t at_least(int64_t a, int64_t b) {
-    return a > b ? a : b;
-}
-
-static geometry geometry_of(const device_weights *weights, const device_convolution *args) {
-    int64_t stride = weights->layer.stride;
-    return (geometry){args->height, args->width, divide_up(args->height, stride),
-                      divide_up(args->width, stride), stride};
-}
-
-/* Output row y reads rows y·stride − 1 … y·stride + 1; those outside the image are padding. */
-static slice slice_of(const product_plan *plan, const geometry *size, int64_t index) {
-    slice s;
-    s.first = index * plan->rows;
-    s.rows = at_most(plan->rows, size->out_height - s.first);
-    int64_t low = s.first * size->stride - 1, high = (s.first + s.rows - 1) * size->stride + 1;
-    s.pad_top = at_least(0, -low);
-    s.pad_bottom = at_least(0, high - (size->height - 1));
-    s.in_first = at_least(low, 0);
-    s.in_rows = at_most(high, size->height - 1) - s.in_first + 1;
-    return s;
-}
-
-/* How one image is cut, by its shape alone; `block` output channels are packed together. */
-static void cut(product_plan *plan, const geometry *size, int64_t in, int64_t out) {
-    int64_t weights = 9 * in * out, pixels = size->out_height * size->out_width;
-    int64_t want = at_most(at_least(2 * weights * pixels / TASK_FLOPS, 1), 16);
-    int64_t least = weights * (int64_t)sizeof(float) > LARGE_WEIGHTS ? 256 : 32;
-    int64_t rows = at_least(divide_up(size->out_height, want), divide_up(least, size->out_width));
-    rows = at_most(rows, at_least(1, SLICE_PIXELS / size->out_width));
-    plan->row_slices = divide_up(size->out_height, rows);
-    plan->rows = divide_up(size->out_height, plan->row_slices);
-    plan->row_slices = divide_up(size->out_height, plan->rows);
-    plan->columns = out;
-    plan->column_chunks = 1;
-    if (plan->row_slices < at_most(want, 4) && pixels <= 1024 && out >= 128) {
-        plan->rows = size->out_height;
-        plan->row_slices = 1;
-        plan->columns = divide_up(at_least(divide_up(out, at_most(want, 8)), 64), 32) * 32;
-        plan->column_chunks = divide_up(out, plan->columns);
-    }
-}
-
-static dnnl_status_t describe(primitive_shape *shape, const geometry *size, const slice *rows, int64_t in,
-                              int64_t out, int32_t accumulate) {
-    dnnl_dims_t src = {1, in, rows->in_rows, size->width}, weights = {out, in, 3, 3}, bias = {out};
-    dnnl_dims_t dst = {1, out, rows->rows, size->out_width};
-    memset(shape, 0, sizeof *shape);
-    shape->convolution = 1;
-    shape->accumulate = accumulate;
-    shape->stride[0] = shape->stride[1] = size->stride;
-    shape->pad_low[0] = rows->pad_top;
-    shape->pad_low[1] = 1;
-    shape->pad_high[0] = rows->pad_bottom;
-    shape->pad_high[1] = (size->out_width - 1) * size->stride + 1 - (size->width - 1);
-    dnnl_status_t status = dnnl_memory_desc_init_by_tag(&shape->src, 4, src, dnnl_f32, dnnl_nhwc);
-    if (status == dnnl_success)
-        status = dnnl_memory_desc_init_by_tag(&shape->weights, 4, weights, dnnl_f32, dnnl_format_tag_any);
-    if (status == dnnl_success)
-        status = dnnl_memory_desc_init_by_tag(&shape->bias, 1, bias, dnnl_f32, dnnl_a);
-    if (status == dnnl_success)
-        status = dnnl_memory_desc_init_by_tag(&shape->dst, 4, dst, dnnl_f32, dnnl_nhwc);
-    return status;
-}
-
-/* The kinds of row slices: a middle one first (its packed layout is the one to keep), then the edges. */
-static attune_code plan_rows(device *dev, device_weights *weights, product_plan *plan, const geometry *size,
-                             int32_t accumulate, attune_error *error) {
-    int64_t order[3] = {plan->row_slices / 2, 0, plan->row_slices - 1};
-    for (int i = 0; i < 3; ++i) {
-        slice rows = slice_of(plan, size, order[i]);
-        int64_t kind[3] = {rows.rows, rows.pad_top, rows.pad_bottom};
-        primitive_shape shape;
-        dnnl_status_t status = describe(&shape, size, &rows, weights->layer.in, weights->out, accumulate);
-        if (status != dnnl_success)
-            return primitive_fail(error, weights->layer.name[0], "describe a convolution", status);
-        attune_code code = layer_variant(dev, weights, plan, &shape, kind, error);
-        if (code != ATTUNE_OK)
-            return code;
-    }
+static attune_code convolution_task(void *context, uint64_t task, uint32_t worker, attune_error *error) {
+    const convolution_context *c = context;
+    (void)error;
+    c->kernel->run(&c->args, task, pass_worker(c->pass, worker));
     return ATTUNE_OK;
 }
 
-static attune_code plan_chunks(device *dev, device_weights *weights, product_plan *plan, const geometry *size,
-                               int *fits, attune_error *error) {
-    const char *name = weights->layer.name[0];
-    slice rows = slice_of(plan, size, 0);
-    primitive_shape shape;
-    primitive whole;
-    dnnl_status_t status = describe(&shape, size, &rows, weights->layer.in, weights->out, 0);
-    if (status != dnnl_success)
-        return primitive_fail(error, name, "describe a convolution", status);
-    attune_code code = primitive_open(dev, &shape, name, &whole, error);
-    if (code != ATTUNE_OK)
-        return code;
-    dnnl_memory_desc_t full = whole.weights;
-    primitive_close(&whole);
-    *fits = plan->columns % layer_block(&full, WEIGHTS_AXIS) == 0;
-    int64_t last = weights->out - (plan->column_chunks - 1) * plan->columns;
-    for (int i = 0; i < 2 && *fits; ++i) {
-        int64_t kind[3] = {i ? last : plan->columns, 0, 0};
-        if (layer_variant_find(plan, kind))
-            continue;
-        status = describe(&shape, size, &rows, weights->layer.in, kind[0], 0);
-        if (status != dnnl_success)
-            return primitive_fail(error, name, "describe a convolution", status);
-        code = layer_chunk(dev, weights, plan, &full, &shape, kind, fits, error);
-        if (code != ATTUNE_OK)
-            return code;
+static attune_code convolve(const work *w, const attune_convolution_f32 *args, attune_error *error) {
+    convolution_context c = {w->dev->arithmetic.convolution_f32, w->pass, *args};
+    return run_tasks(w->dev, w->pass->stream, c.kernel->tasks(args), convolution_task, &c, error);
+}
+
+static int is_made_ready(const device_convolution *args) {
+    return args->norm || args->up_height;
+}
+
+/* The input rows that output rows `first` … of a strip read. */
+static int64_t first_input(const work *w, int64_t first) {
+    return first ? first * w->kernel_args.stride - 1 : 0;
+}
+static int64_t count_input(const work *w, int64_t first, int64_t rows) {
+    const int64_t last = (first + rows - 1) * w->kernel_args.stride + 1, height = w->kernel_args.height;
+    return (last < height ? last + 1 : height) - first_input(w, first);
+}
+
+static void place(work *w, uint64_t *at, int64_t floats) {
+    *at = w->floats;
+    w->floats += (uint64_t)divide_up(floats, 16) * 16;
+}
+
+/* Strips, and where things lie in scratch memory. */
+static void lay_out(work *w) {
+    const attune_convolution_f32 *a = &w->kernel_args;
+    const int64_t row = a->width * a->in, all = a->batch * a->height * row;
+    if (w->args->shift)
+        place(w, &w->start_at, a->batch * a->out);
+    if (w->args->norm) {
+        const attune_group_norm_f32 norm = norm_args(w->args->norm);
+        place(w, &w->norm_at, (int64_t)attune_group_norm_f32_workspace(&norm));
+        place(w, &w->factors_at, 2 * a->in);
     }
+    if (!is_made_ready(w->args))
+        return;
+    if (all > WHOLE_FLOATS) {
+        const int64_t rows = STRIP_FLOATS / row / a->stride;
+        w->rows = rows > 4 ? rows : 4;
+        w->rows = w->rows < w->out_height ? w->rows : w->out_height;
+        const int64_t strips = divide_up(w->out_height, w->rows);
+        w->rows = divide_up(w->out_height, strips);
+    }
+    const int64_t most = w->rows * a->stride + 2;
+    place(w, &w->ready_at, w->rows ? (most < a->height ? most : a->height) * row : all);
+}
+
+/* Where the chains of each image begin: the layer's bias, plus what the call shifts each channel by. */
+static void make_start(const work *w, const device_weights *weights, float *start) {
+    for (int64_t image = 0; image < w->args->batch; ++image)
+        w->dev->kernels->add(weights->bias, w->args->shift + image * weights->out, weights->out,
+                             start + image * weights->out);
+}
+
+/* ---- the input made ready ---- */
+
+typedef struct upsample_context {
+    const work *w;
+    int64_t image, first, rows; /* of one image; image −1: all rows of all images */
+    float *to;
+} upsample_context;
+
+/* torch's nearest interpolation: the scale in float; exact factors of 1 and 2 by integers. */
+static int64_t source_index(int64_t target, int64_t in, int64_t out) {
+    if (out == in)
+        return target;
+    if (out == 2 * in)
+        return target / 2;
+    float scale = (float)in / (float)out;
+    int64_t source = (int64_t)((float)target * scale);
+    return source < in - 1 ? source : in - 1;
+}
+
+static attune_code upsample_task(void *context, uint64_t task, uint32_t worker, attune_error *error) {
+    const upsample_context *c = context;
+    const device_convolution *args = c->w->args;
+    const int64_t height = args->up_height, channels = c->w->kernel_args.in;
+    const int64_t image = c->image < 0 ? (int64_t)task / height : c->image;
+    const int64_t y = c->image < 0 ? (int64_t)task % height : c->first + (int64_t)task;
+    const int64_t from_y = source_index(y, args->height, height);
+    const float *from = args->x + (image * args->height + from_y) * args->width * channels;
+    float *to = c->to + (int64_t)task * args->up_width * channels;
+    (void)worker;
+    (void)error;
+    for (int64_t x = 0; x < args->up_width; ++x)
+        memcpy(to + x * channels, from + source_index(x, args->width, args->up_width) * channels,
+               (size_t)channels * sizeof *to);
     return ATTUNE_OK;
 }
 
-static attune_code make_plan(device *dev, device_weights *weights, const geometry *size, int32_t accumulate,
-                             const int64_t key[PLAN_KEYS], product_plan **out, attune_error *error) {
-    product_plan *plan;
-    attune_code code = layer_plan_new(dev, weights, key, &plan, error);
-    if (code != ATTUNE_OK)
-        return code;
-    cut(plan, size, weights->layer.in, weights->out);
-    if (plan->column_chunks > 1) {
-        int fits = 0;
-        code = plan_chunks(dev, weights, plan, size, &fits, error);
-        if (code == ATTUNE_OK && !fits) { /* the layout cannot be cut: one slice */
-            layer_clear(plan);
-            plan->columns = weights->out;
-            plan->column_chunks = 1;
+static attune_code look_at(const work *w, const float *ready, int64_t rows, attune_error *error) {
+    int32_t finite;
+    if (!w->args->finite)
+        return ATTUNE_OK;
+    attune_code code = cpu_finite(w->dev, w->pass, ready, rows * w->kernel_args.width, w->kernel_args.in,
+                                  w->kernel_args.in, &finite, error);
+    if (code == ATTUNE_OK && !finite)
+        *w->args->finite = 0;
+    return code;
+}
+
+/* Rows of one image, or (image −1) all of all images, into `to`; the norm's factors are there. */
+static attune_code make_ready(const work *w, int64_t image, int64_t first, int64_t rows, float *to,
+                              attune_error *error) {
+    float *scratch = w->pass->scratch;
+    const int64_t row = w->kernel_args.width * w->kernel_args.in, in = w->kernel_args.in;
+    if (!w->args->norm) {
+        upsample_context c = {w, image, first, rows, to};
+        return run_tasks(w->dev, w->pass->stream, (uint64_t)rows, upsample_task, &c, error);
+    }
+    attune_group_norm_f32 norm = norm_args(w->args->norm);
+    float *workspace = scratch + w->norm_at;
+    norm.out = to;
+    if (image >= 0) { /* some rows are an image of their own, with the factors of the whole */
+        const size_t bytes = (size_t)in * sizeof *workspace;
+        memcpy(scratch + w->factors_at, workspace + image * in, bytes);
+        memcpy(scratch + w->factors_at + in, workspace + (norm.batch + image) * in, bytes);
+        workspace = scratch + w->factors_at;
+        norm.x += (image * w->kernel_args.height + first) * row;
+        norm.batch = 1;
+        norm.pixels = rows * w->kernel_args.width;
+    }
+    attune_code code = norm_apply(w->dev, w->pass, &norm, workspace, error);
+    return code == ATTUNE_OK ? look_at(w, to, rows, error) : code;
+}
+
+static attune_code run_strip(const work *w, int64_t image, int64_t first, int64_t rows, attune_error *error) {
+    float *ready = (float *)w->pass->scratch + w->ready_at;
+    attune_convolution_f32 a = w->kernel_args;
+    const int64_t at = (image * w->out_height + first) * w->out_width * a.out;
+    attune_code code = make_ready(w, image, first_input(w, first), count_input(w, first, rows), ready, error);
+    a.batch = 1;
+    a.x = ready;
+    a.start += image * a.stride_start;
+    a.result += at;
+    a.residual = a.residual ? a.residual + at : NULL;
+    a.first_row = first;
+    a.rows = rows;
+    return code == ATTUNE_OK ? convolve(w, &a, error) : code;
+}
+
+static attune_code run_ready(work *w, attune_error *error) {
+    float *scratch = w->pass->scratch;
+    attune_code code = ATTUNE_OK;
+    if (w->args->norm) {
+        const attune_group_norm_f32 norm = norm_args(w->args->norm);
+        code = norm_factors(w->dev, w->pass, &norm, scratch + w->norm_at, error);
+    }
+    if (code == ATTUNE_OK && !w->rows) {
+        w->kernel_args.x = scratch + w->ready_at;
+        code =
+            make_ready(w, -1, 0, w->kernel_args.batch * w->kernel_args.height, scratch + w->ready_at, error);
+        return code == ATTUNE_OK ? convolve(w, &w->kernel_args, error) : code;
+    }
+    for (int64_t image = 0; image < w->kernel_args.batch; ++image)
+        for (int64_t first = 0; first < w->out_height && code == ATTUNE_OK; first += w->rows) {
+            const int64_t left = w->out_height - first;
+            code = run_strip(w, image, first, left < w->rows ? left : w->rows, error);
         }
-    }
-    if (plan->column_chunks == 1)
-        code = plan_rows(dev, weights, plan, size, accumulate, error);
-    if (code != ATTUNE_OK) {
-        layer_plan_free(dev, plan);
-        return code;
-    }
-    layer_plan_publish(weights, plan);
-    *out = plan;
-    return ATTUNE_OK;
+    return code;
 }
 
-/* The bias of output channels `first` … of image `image`: the layer's, plus what the call shifts each channel
- * by. */
-static const float *slice_bias(const convolution_context *c, int64_t image, int64_t first, int64_t columns,
-                               float *room) {
-    const float *bias = c->weights->bias + first;
-    if (!c->args->shift)
-        return bias;
-    c->dev->kernels->add(bias, c->args->shift + image * c->weights->out + first, columns, room);
-    return room;
-}
-
-static attune_code row_slice(void *context, uint64_t task, uint32_t worker, attune_error *error) {
-    const convolution_context *c = context;
-    const device_convolution *args = c->args;
-    int64_t image = (int64_t)task / c->plan->row_slices;
-    slice rows = slice_of(c->plan, &c->size, (int64_t)task % c->plan->row_slices);
-    int64_t kind[3] = {rows.rows, rows.pad_top, rows.pad_bottom};
-    const variant *found = layer_variant_find(c->plan, kind);
-    char *scratch = pass_worker(c->pass, worker);
-    int64_t start = (image * c->size.out_height + rows.first) * c->size.out_width * c->weights->out;
-    float *out = args->out + start;
-    if (args->residual && args->residual != args->out)
-        memcpy(out, args->residual + start,
-               (size_t)(rows.rows * c->size.out_width * c->weights->out) * sizeof *out);
-    const float *bias =
-        slice_bias(c, image, 0, c->weights->out, (float *)(void *)(scratch + c->plan->primitive_bytes));
-    const float *x =
-        args->x + (image * c->size.height + rows.in_first) * c->size.width * c->weights->layer.in;
-    primitive_memory memory = {x, layer_packed(found, WEIGHTS_AXIS, 0), bias, out, scratch};
-    return primitive_run(c->dev, &found->run, &memory, c->weights->layer.name[0], error);
-}
-
-static attune_code column_chunk(void *context, uint64_t task, uint32_t worker, attune_error *error) {
-    const convolution_context *c = context;
-    const device_convolution *args = c->args;
-    int64_t image = (int64_t)task / c->plan->column_chunks, all = c->weights->out;
-    int64_t first = (int64_t)task % c->plan->column_chunks * c->plan->columns;
-    int64_t columns = at_most(c->plan->columns, all - first), pixels = c->size.out_height * c->size.out_width;
-    int64_t kind[3] = {columns, 0, 0};
-    const variant *found = layer_variant_find(c->plan, kind);
-    char *scratch = pass_worker(c->pass, worker);
-    float *result = (float *)(void *)(scratch + c->plan->primitive_bytes);
-    const float *bias = slice_bias(c, image, first, columns, result + pixels * c->plan->columns);
-    const float *x = args->x + image * c->size.height * c->size.width * c->weights->layer.in;
-    primitive_memory memory = {x, layer_packed(found, WEIGHTS_AXIS, first), bias, result, scratch};
-    attune_code code = primitive_run(c->dev, &found->run, &memory, c->weights->layer.name[0], error);
-    if (code != ATTUNE_OK)
-        return code;
-    int64_t start = image * pixels * all + first;
-    for (int64_t p = 0; p < pixels; ++p) {
-        float *to = args->out + start + p * all;
-        if (args->residual)
-            c->dev->kernels->add(result + p * columns, args->residual + start + p * all, columns, to);
-        else
-            memcpy(to, result + p * columns, (size_t)columns * sizeof *to);
-    }
-    return ATTUNE_OK;
-}
-
-/* Scratch floats that a slice needs beside the primitive's: a bias, and a chunk's result. */
-static int64_t slice_floats(const product_plan *plan, const geometry *size, int64_t out) {
-    return out + (plan->column_chunks > 1 ? size->out_height * size->out_width * plan->columns : 0);
+static uint64_t worker_bytes(const work *w) {
+    const attune_convolution_f32_kernel *kernel = w->dev->arithmetic.convolution_f32;
+    attune_convolution_f32 a = w->kernel_args;
+    if (!w->rows)
+        return kernel->workspace(&a);
+    a.batch = 1;
+    a.rows = w->rows;
+    const uint64_t full = kernel->workspace(&a);
+    a.rows = w->out_height - (divide_up(w->out_height, w->rows) - 1) * w->rows;
+    const uint64_t last = kernel->workspace(&a);
+    return full > last ? full : last;
 }
 
 attune_code cpu_convolution(device *dev, device_pass *pass, device_weights *weights,
                             const device_convolution *args, attune_error *error) {
-    geometry size = geometry_of(weights, args);
-    int64_t key[PLAN_KEYS] = {args->height, args->width, args->residual != NULL, 0};
-    product_plan *plan = layer_plan(weights, key);
-    if (!plan) {
-        if (!pass->planning)
-            return attune_fail(error, ATTUNE_INTERNAL, SAMPLER_DOMAIN, weights->layer.name[0],
-                               "'%s' was not planned", weights->layer.name[0]);
-        attune_code code = make_plan(dev, weights, &size, args->residual != NULL, key, &plan, error);
-        if (code != ATTUNE_OK)
-            return code;
-    }
+    work w = {.dev = dev,
+              .pass = pass,
+              .args = args,
+              .kernel_args = {.batch = args->batch,
+                              .height = args->up_height ? args->up_height : args->height,
+                              .width = args->up_height ? args->up_width : args->width,
+                              .in = weights->layer.in,
+                              .out = weights->out,
+                              .stride = weights->layer.stride,
+                              .storage = weights->shape.storage,
+                              .x = args->x,
+                              .weights = weights->packed,
+                              .start = weights->bias,
+                              .residual = args->residual,
+                              .result = args->out}};
+    w.out_height = divide_up(w.kernel_args.height, w.kernel_args.stride);
+    w.out_width = divide_up(w.kernel_args.width, w.kernel_args.stride);
+    lay_out(&w);
     if (pass->planning) {
-        layer_want(pass, plan, (uint64_t)slice_floats(plan, &size, weights->out) * sizeof(float));
+        layer_want(pass, weights);
+        pass_need(pass, w.floats * sizeof(float), worker_bytes(&w));
         return ATTUNE_OK;
     }
-    convolution_context context = {dev, pass, weights, args, plan, size};
-    int chunks = plan->column_chunks > 1;
-    return run_tasks(dev, pass->stream,
-                     (uint64_t)(args->batch * (chunks ? plan->column_chunks : plan->row_slices)),
-                     chunks ? column_chunk : row_slice, &context, error);
+    if (!weights->packed)
+        return layer_not_planned(weights, error);
+    if (args->shift) {
+        w.kernel_args.start = (float *)pass->scratch + w.start_at;
+        w.kernel_args.stride_start = weights->out;
+        make_start(&w, weights, (float *)pass->scratch + w.start_at);
+    }
+    return is_made_ready(args) ? run_ready(&w, error) : convolve(&w, &w.kernel_args, error);
 }

@@ -1,6 +1,7 @@
 /*
  * ops.c: the CPU's table of operations for the sampler, its device and its memory.
  */
+#include "kernels/arithmetic.h"
 #include "plugin/cpu/ops/cpu.h"
 #include "plugin/cpu/plugin.h"
 
@@ -46,18 +47,12 @@ static attune_code create(const services *host, device **out, attune_error *erro
     cpu_identify(&identity, "");
     dev->id = identity.device;
     memcpy(dev->vendor, identity.vendor, sizeof dev->vendor);
-    dnnl_status_t status = dnnl_engine_create(&dev->engine, dnnl_cpu, 0);
-    if (status != dnnl_success) {
-        services_free(host, dev);
-        return primitive_fail(error, device_plugin_id, "start", status);
-    }
     *out = dev;
     return ATTUNE_OK;
 }
 
 static void destroy(device *dev) {
     services host = dev->host;
-    dnnl_engine_destroy(dev->engine);
     services_free(&host, dev);
 }
 
@@ -93,9 +88,9 @@ static void plan(device *dev, device_pass *pass) {
 }
 
 static const device_ops ops = {
-    .arithmetic = "onednn-f32-1",
-    .determinism = ATTUNE_DETERMINISM_REPEATABLE,
-    .limited_by = "matrix products and convolutions by oneDNN",
+    .arithmetic = ATTUNE_ARITHMETIC_F32,
+    .determinism = ATTUNE_DETERMINISM_PORTABLE,
+    .limited_by = "",
     .create = create,
     .destroy = destroy,
     .describe = describe,
@@ -114,7 +109,6 @@ static const device_ops ops = {
     .convolution = cpu_convolution,
     .group_norm = cpu_group_norm,
     .layer_norm = cpu_layer_norm,
-    .upsample = cpu_upsample,
     .concat = cpu_concat,
     .embed = cpu_embed,
     .activate = cpu_activate,

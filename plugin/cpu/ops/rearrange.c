@@ -1,6 +1,6 @@
 /*
- * rearrange.c: operations that move values or look at them: nearest upsampling, joining of channels, token
- * lookup, activations that stand alone, and whether all is finite.
+ * rearrange.c: operations that move values or look at them: joining of channels, token lookup, activations
+ * that stand alone, and whether all is finite.
  */
 #include "plugin/cpu/ops/cpu.h"
 
@@ -8,49 +8,6 @@ enum { BLOCK_ELEMENTS = 16384 };
 
 static int64_t block_rows(int64_t channels) {
     return divide_up(BLOCK_ELEMENTS, channels);
-}
-
-typedef struct upsample_context {
-    const device_upsample *args;
-    int64_t block; /* output rows of pixels */
-} upsample_context;
-
-/* torch's nearest interpolation: the scale in float; exact factors of 1 and 2 by integers. */
-static int64_t source_index(int64_t target, int64_t in, int64_t out) {
-    if (out == in)
-        return target;
-    if (out == 2 * in)
-        return target / 2;
-    float scale = (float)in / (float)out;
-    int64_t source = (int64_t)((float)target * scale);
-    return source < in - 1 ? source : in - 1;
-}
-
-static void upsample_row(const device_upsample *args, int64_t image, int64_t y) {
-    int64_t from_y = source_index(y, args->height, args->out_height);
-    const float *from = args->x + (image * args->height + from_y) * args->width * args->channels;
-    float *to = args->out + (image * args->out_height + y) * args->out_width * args->channels;
-    for (int64_t x = 0; x < args->out_width; ++x)
-        memcpy(to + x * args->channels, from + source_index(x, args->width, args->out_width) * args->channels,
-               (size_t)args->channels * sizeof *to);
-}
-
-static attune_code upsample_task(void *context, uint64_t task, uint32_t worker, attune_error *error) {
-    const upsample_context *c = context;
-    int64_t rows = c->args->batch * c->args->out_height, first = (int64_t)task * c->block;
-    (void)worker;
-    (void)error;
-    for (int64_t r = first; r < first + c->block && r < rows; ++r)
-        upsample_row(c->args, r / c->args->out_height, r % c->args->out_height);
-    return ATTUNE_OK;
-}
-
-attune_code cpu_upsample(device *dev, device_pass *pass, const device_upsample *args, attune_error *error) {
-    if (pass->planning)
-        return ATTUNE_OK;
-    upsample_context c = {args, block_rows(args->out_width * args->channels)};
-    uint64_t tasks = (uint64_t)divide_up(args->batch * args->out_height, c.block);
-    return run_tasks(dev, pass->stream, tasks, upsample_task, &c, error);
 }
 
 typedef struct concat_context {
