@@ -213,12 +213,13 @@ static attune_code check_plan(attune_session *session, attune_session_plan *plan
                            attune_text_class(session->determinism), attune_text_class(plan->determinism),
                            plan->limited_by);
     uint64_t bytes;
-    if (__builtin_add_overflow(plan->activations, plan->workspace, &bytes) || bytes > session->memory_limit) {
+    if (__builtin_add_overflow(plan->activations, plan->workspace, &bytes) ||
+        __builtin_add_overflow(plan->weights, bytes, &bytes) || bytes > session->memory_limit) {
         char needs[32], limit[32];
         attune_text_bytes(needs, bytes);
         attune_text_bytes(limit, session->memory_limit);
         return attune_fail(error, ATTUNE_RESOURCE_EXHAUSTED, generation->id, "session_begin",
-                           "the session needs %s besides the weights, the limit is %s", needs, limit);
+                           "the session needs %s, the limit is %s", needs, limit);
     }
     return ATTUNE_OK;
 }
@@ -264,7 +265,8 @@ static attune_code check_open(const attune_model *model, const attune_request *r
         code = attune_struct_room(plan, sizeof *plan, "attune_session_plan", error);
     if (!code && choice)
         code = attune_struct_room(choice, sizeof *choice, "attune_choice", error);
-    if (!code && (!attune_determinism_name(request->determinism) || request->reserved || request->reserved2))
+    if (!code && (!attune_determinism_name(request->determinism) || request->memory > ATTUNE_MEMORY_LEAST ||
+                  request->reserved2))
         code = attune_fail(error, ATTUNE_INVALID_ARGUMENT, ATTUNE_DOMAIN, "attune_request",
                            "determinism class %d is unknown, or a reserved field is not 0",
                            request->determinism);

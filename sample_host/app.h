@@ -17,7 +17,7 @@ struct app {
     /* options as given (options.c), and the words that are none */
     char **plugins, **words;
     char *device, *vendor, *attention, *attention_required, *determinism, *memory_limit, *min_memory;
-    int threads, explain, json, quiet, help;
+    int threads, explain, json, quiet, help, medvram, lowvram;
     int webui[WEBUI_FLAGS]; /* which of webui.h's flags were given */
     struct {
         int q_chunk_size, kv_chunk_size, chunk_threshold; /* per cent; −1 = not given */
@@ -25,6 +25,7 @@ struct app {
     /* derived */
     attune_wish wish;
     int determinism_given;
+    uint32_t memory;  /* ATTUNE_MEMORY_… */
     char backend[32]; /* the loaded backend that the wish names, by its own name; "" = none */
     char asked[32];   /* the name or alias by which it does */
     const char *command;

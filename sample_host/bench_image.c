@@ -82,6 +82,7 @@ static attune_code draw(bench *b, entrant *e, uint32_t index) {
                               .negative_prompt = "",
                               .seed = 1 + index,
                               .memory_limit = app->wish.memory_limit ? app->wish.memory_limit : UINT64_MAX,
+                              .memory = app->memory,
                               .steps = (uint32_t)b->steps,
                               .width = WIDTH,
                               .height = HEIGHT,

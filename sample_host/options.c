@@ -32,7 +32,11 @@ static const struct poptOption global_table[] = {
     {"min-memory", 0, POPT_ARG_STRING, &the_app.min_memory, 0,
      "use only devices with at least this memory (K, M, G)", "SIZE"},
     {"memory-limit", 0, POPT_ARG_STRING, &the_app.memory_limit, 0,
-     "refuse pictures that need more than this besides the weights (K, M, G)", "SIZE"},
+     "the most that a picture may take, weights included (K, M, G); never changes its bits", "SIZE"},
+    {"medvram", 0, POPT_ARG_NONE, &the_app.medvram, 0,
+     "only the weights of the network that runs are in memory", NULL},
+    {"lowvram", 0, POPT_ARG_NONE, &the_app.lowvram, 0,
+     "of the UNet's weights only those of the layer that runs are in memory; slower", NULL},
     {"threads", 0, POPT_ARG_INT, &the_app.threads, 1, "CPU threads [default the allowed CPUs]", "N"},
     {"determinism", 0, POPT_ARG_STRING, &the_app.determinism, 0,
      "lowest class that will do: none, repeatable, invariant, portable", "CLASS"},
@@ -253,6 +257,9 @@ static attune_code parse_wish(struct app *app) {
     app->wish.struct_size = sizeof app->wish;
     app->wish.vendor = app->vendor;
     app->wish.device = app->device;
+    app->memory = app->lowvram   ? ATTUNE_MEMORY_LEAST
+                  : app->medvram ? ATTUNE_MEMORY_PHASES
+                                 : ATTUNE_MEMORY_KEEP;
     if (app->threads > 1024)
         return app_usage(app, "--threads %d is outside 1 to 1024", app->threads);
     if (app->sub_quad.chunk_threshold > 100)

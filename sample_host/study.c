@@ -85,7 +85,7 @@ static attune_code parse_list(struct app *app, const char *name, const char *tex
 
 /* Pictures to make per backend and seed. */
 static uint64_t pictures_per_seed(void) {
-    uint64_t total = (uint64_t)threads.count * (uint64_t)options.runs;
+    uint64_t total = (uint64_t)threads.count * (uint64_t)options.runs + ATTUNE_MEMORY_LEAST;
     for (uint32_t i = 0; i < batch_sizes.count; ++i)
         total += batch_sizes.value[i] > 1 ? batch_sizes.value[i] : 0;
     return total;
@@ -107,8 +107,6 @@ static attune_code prepare(struct app *app) {
                          options.backends, app->wish.attention);
     if (code == ATTUNE_OK)
         code = request_extent(app, options.steps, options.width, options.height);
-    if (code == ATTUNE_OK && pictures_per_seed() == 1)
-        code = app_usage(app, "there is nothing to compare: one run, one thread count, no batch");
     for (uint32_t i = 0; i < threads.count; ++i)
         if ((int)threads.value[i] > app->threads)
             app->threads = (int)threads.value[i];
@@ -184,6 +182,7 @@ static attune_code make(study *s, study_backend *b, const study_member *m, int w
                               .sampler = options.sampler,
                               .seed = m->seed - m->place,
                               .memory_limit = app->wish.memory_limit ? app->wish.memory_limit : UINT64_MAX,
+                              .memory = m->memory,
                               .steps = (uint32_t)options.steps,
                               .width = (uint32_t)options.width,
                               .height = (uint32_t)options.height,
@@ -240,9 +239,9 @@ static attune_code compare(study *s, study_backend *b, int kind, int from, int t
 }
 
 /* One seed: the base is the first run, alone, at the first thread count. Each run is compared with the first
- * of its thread count, each first run and each place in a batch with the base. */
+ * of its thread count, each first run, each place in a batch and each other use of memory with the base. */
 static attune_code study_seed(study *s, study_backend *b, uint64_t seed) {
-    study_member m = {.seed = seed, .batch = 1};
+    study_member m = {.seed = seed, .batch = 1, .memory = s->app->memory};
     attune_code code = ATTUNE_OK;
     for (uint32_t t = 0; t < threads.count; ++t) {
         int first = t ? FIRST : BASE;
@@ -264,6 +263,15 @@ static attune_code study_seed(study *s, study_backend *b, uint64_t seed) {
             if (code == ATTUNE_OK)
                 code = compare(s, b, STUDY_BATCH, BASE, OTHER, &m);
         }
+    }
+    m.batch = 1;
+    m.place = 0;
+    for (m.memory = ATTUNE_MEMORY_KEEP; m.memory <= ATTUNE_MEMORY_LEAST && code == ATTUNE_OK; ++m.memory) {
+        if (m.memory == s->app->memory)
+            continue;
+        code = make(s, b, &m, OTHER);
+        if (code == ATTUNE_OK)
+            code = compare(s, b, STUDY_MEMORY, BASE, OTHER, &m);
     }
     return code;
 }
@@ -365,7 +373,7 @@ static attune_code run(struct app *app, int argc, const char **argv) {
 const command study_determinism_command = {
     .name = "study determinism",
     .arguments = "[\"PROMPT\"]",
-    .summary = "Which pixels change between runs, threads and places in a batch",
+    .summary = "Which pixels change between runs, threads, places in a batch and uses of memory",
     .table = table,
     .compares = 1,
     .prepare = prepare,

@@ -6,13 +6,14 @@
 #include "study_difference.h"
 
 /* What is varied; everything else stays. */
-enum { STUDY_RUNS, STUDY_THREADS, STUDY_BATCH, STUDY_VARIATIONS };
+enum { STUDY_RUNS, STUDY_THREADS, STUDY_BATCH, STUDY_MEMORY, STUDY_VARIATIONS };
 
 /* How a picture was made. */
 typedef struct study_member {
     uint64_t seed;
     uint32_t threads, run; /* run counts from 1 */
     uint32_t batch, place; /* place in the batch, from 0 */
+    uint32_t memory;       /* ATTUNE_MEMORY_… */
 } study_member;
 
 /* All comparisons of one kind; the largest counts are over all of them. */

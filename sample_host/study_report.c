@@ -7,7 +7,11 @@ static const struct {
     int32_t promised_from; /* lowest class that covers it: docs/cli.md */
 } variations[STUDY_VARIATIONS] = {{"runs", "runs", ATTUNE_DETERMINISM_REPEATABLE},
                                   {"threads", "thread counts", ATTUNE_DETERMINISM_INVARIANT},
-                                  {"batch", "places in a batch", ATTUNE_DETERMINISM_INVARIANT}};
+                                  {"batch", "places in a batch", ATTUNE_DETERMINISM_INVARIANT},
+                                  {"memory", "uses of memory", ATTUNE_DETERMINISM_INVARIANT}};
+
+/* By ATTUNE_MEMORY_…, as the options that ask for them. */
+static const char *const memory_names[] = {"keep", "medvram", "lowvram"};
 
 static int promised(const study_backend *b, int kind) {
     return b->plan.determinism >= variations[kind].promised_from;
@@ -69,10 +73,10 @@ static attune_code write_picture(struct app *app, study_backend *b, int kind, co
     (void)snprintf(
         text, sizeof text,
         "Difference between %s, times %u\nAttention: %s (%s %s), Seed: %llu, Threads: %u, Run: %u, "
-        "Batch size: %u, Place: %u, Pixels: %llu, Largest: %u/255",
+        "Batch size: %u, Place: %u, Memory: %s, Pixels: %llu, Largest: %u/255",
         variations[kind].between, scale, b->name, b->choice.plugin, b->choice.version,
         (unsigned long long)v->worst.seed, v->worst.threads, v->worst.run, v->worst.batch, v->worst.place,
-        (unsigned long long)v->difference.pixels, v->difference.largest);
+        memory_names[v->worst.memory], (unsigned long long)v->difference.pixels, v->difference.largest);
     attune_code code = png_write(path, &image, text, 0, &app->error);
     if (code != ATTUNE_OK)
         return code;
@@ -91,9 +95,10 @@ static json_t *row_json(const study_backend *b, int kind) {
                   (json_int_t)v->pixels, "largest", (int)v->largest, "mean", v->mean);
     if (v->differ)
         json_object_set_new(row, "worst",
-                            json_pack("{s:I, s:i, s:i, s:i, s:i}", "seed", (json_int_t)v->worst.seed,
+                            json_pack("{s:I, s:i, s:i, s:i, s:i, s:s}", "seed", (json_int_t)v->worst.seed,
                                       "threads", (int)v->worst.threads, "run", (int)v->worst.run,
-                                      "batch_size", (int)v->worst.batch, "place", (int)v->worst.place));
+                                      "batch_size", (int)v->worst.batch, "place", (int)v->worst.place,
+                                      "memory", memory_names[v->worst.memory]));
     return row;
 }
 

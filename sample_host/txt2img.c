@@ -269,6 +269,7 @@ static attune_code run_batch(job *j, uint64_t first) {
                               .scheduler = options.scheduler,
                               .seed = image_seed(j, first),
                               .memory_limit = app->wish.memory_limit ? app->wish.memory_limit : UINT64_MAX,
+                              .memory = app->memory,
                               .steps = (uint32_t)options.steps,
                               .width = (uint32_t)options.width,
                               .height = (uint32_t)options.height,

@@ -24,8 +24,6 @@ const webui_flag webui_flags[WEBUI_FLAGS] = {
 };
 
 const struct poptOption webui_ignored[] = {
-    {"lowvram", 0, POPT_ARG_NONE, NULL, 0, "memory is planned; see --memory-limit", NULL},
-    {"medvram", 0, POPT_ARG_NONE, NULL, 0, "memory is planned; see --memory-limit", NULL},
     {"no-half", 0, POPT_ARG_NONE, NULL, 0, "all is computed in float32", NULL},
     {"no-half-vae", 0, POPT_ARG_NONE, NULL, 0, "all is computed in float32", NULL},
     {"precision", 0, POPT_ARG_STRING, NULL, 0, "all is computed in float32", "X"},

@@ -66,13 +66,13 @@ typedef struct attune_request {
     const char *sampler;   /* "Euler a"; NULL = Euler a. Joined names ("DPM++ 2M Karras") are read too. */
     const char *scheduler; /* "Automatic", "Karras", …; NULL = Automatic */
     uint64_t seed;         /* of the batch's first image; image i has seed + i (see subseed_strength) */
-    uint64_t memory_limit; /* bytes for the session besides the weights; UINT64_MAX = any */
+    uint64_t memory_limit; /* bytes for the session, packed weights included; UINT64_MAX = any */
     uint32_t steps;        /* 1 … 1000 */
     uint32_t width;        /* pixels, a multiple of 8; 0 = the model's */
     uint32_t height;
-    uint32_t batch_size; /* ≥ 1 */
-    float cfg_scale;     /* classifier-free guidance (Ho & Salimans 2022); 1 = the prompt alone */
-    uint32_t reserved;
+    uint32_t batch_size;    /* ≥ 1 */
+    float cfg_scale;        /* classifier-free guidance (Ho & Salimans 2022); 1 = the prompt alone */
+    uint32_t memory;        /* ATTUNE_MEMORY_… */
     uint32_t clip_skip;     /* N: the text encoder's N-th last layer, then its final norm; 0 = 1 = the last */
     uint32_t randn_source;  /* ATTUNE_RANDN_… */
     uint64_t subseed;       /* variation seed of the first image; image i has subseed + i */
@@ -84,6 +84,11 @@ ATTUNE_STATIC_ASSERT(sizeof(attune_request) == 104, "attune_request is part of t
 
 /* Whose normal noise: torch's CPU generator, or a CUDA device's (Philox). */
 enum { ATTUNE_RANDN_CPU = 0, ATTUNE_RANDN_NV = 1 };
+
+/* How memory is used within the limit; no bit of the image depends on it. KEEP: weights stay for the next
+ * image where the limit allows it. PHASES: only those of the network that runs are there. LEAST: of the
+ * UNet's only those of the layer that runs. */
+enum { ATTUNE_MEMORY_KEEP = 0, ATTUNE_MEMORY_PHASES = 1, ATTUNE_MEMORY_LEAST = 2 };
 
 typedef struct attune_bound {
     uint32_t struct_size;
@@ -109,13 +114,13 @@ typedef struct attune_binder {
 } attune_binder;
 ATTUNE_STATIC_ASSERT(sizeof(attune_binder) == 32, "attune_binder is part of the ABI");
 
-/* What a begun session will take and promise. Bytes by part; their sum is within request.memory_limit +
- * weights. */
+/* What a begun session will take and promise. Bytes by part, at the moment that takes the most; their sum is
+ * within request.memory_limit. */
 typedef struct attune_session_plan {
     uint32_t struct_size;
     int32_t determinism;  /* kept for the whole image: the lowest of all parts */
     char limited_by[160]; /* the part that sets it; "" for the highest class */
-    uint64_t weights;     /* packed copies that the session makes the model hold, besides the mapped files */
+    uint64_t weights;     /* packed copies, those that another session made included; mapped files are not */
     uint64_t activations;
     uint64_t workspace; /* the largest of the bindings' */
     uint32_t width;

@@ -48,12 +48,17 @@ static attune_tensor tensor_of(const pass *p, const attention_call *call, const 
 }
 
 static attune_code list_problem(pass *p, const attune_attention_problem *problem, attune_error *error) {
-    if (find(p, problem))
+    attention_entry *entry = find(p, problem);
+    if (entry) {
+        entry->phases |= 1u << p->phase;
         return ATTUNE_OK;
+    }
     if (p->problems == ATTENTION_MAX_PROBLEMS)
         return attune_fail(error, ATTUNE_INTERNAL, SAMPLER_DOMAIN, "attention",
                            "more than %d attention problems", ATTENTION_MAX_PROBLEMS);
-    p->attention[p->problems++].problem = *problem;
+    entry = &p->attention[p->problems++];
+    entry->problem = *problem;
+    entry->phases = 1u << p->phase;
     return ATTUNE_OK;
 }
 
@@ -113,15 +118,16 @@ attune_code attention_run(pass *p, const attention_call *call, attune_error *err
     attune_tensor out = tensor_of(p, call, &call->out);
     attune_attention_args args = {.struct_size = sizeof args, .q = &q, .k = &k, .v = &v, .out = &out};
     args.workspace = p->workspace;
-    args.workspace_bytes = p->workspace_bytes;
+    args.workspace_bytes = p->needs[p->phase].workspace;
     PASS_TRY(
         p->binder->attend(p->binder->context, entry->bound.binding, &args, p->run.stream, p->control, error));
     return check_result(p, call, &entry->bound, error);
 }
 
-attune_code attention_bind(pass *p, const attune_binder *binder, uint64_t budget, uint64_t *workspace,
-                           int32_t *determinism, uint32_t *weakest, attune_error *error) {
-    *workspace = 0;
+attune_code attention_bind(pass *p, const attune_binder *binder, uint64_t budget, int32_t *determinism,
+                           uint32_t *weakest, attune_error *error) {
+    for (int32_t phase = 0; phase < PHASES; ++phase)
+        p->needs[phase].workspace = 0;
     *determinism = ATTUNE_DETERMINISM_PORTABLE;
     *weakest = 0;
     p->binder = binder;
@@ -133,8 +139,9 @@ attune_code attention_bind(pass *p, const attune_binder *binder, uint64_t budget
         attune_code code = binder->bind(binder->context, &entry->problem, &entry->bound, error);
         if (code != ATTUNE_OK)
             return code;
-        if (entry->bound.workspace > *workspace)
-            *workspace = entry->bound.workspace;
+        for (int32_t phase = 0; phase < PHASES; ++phase)
+            if (entry->phases & 1u << phase && entry->bound.workspace > p->needs[phase].workspace)
+                p->needs[phase].workspace = entry->bound.workspace;
         if (entry->bound.determinism < *determinism) {
             *determinism = entry->bound.determinism;
             *weakest = i;

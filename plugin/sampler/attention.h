@@ -33,10 +33,10 @@ typedef struct attention_call {
  * fit). */
 attune_code attention_run(pass *p, const attention_call *call, attune_error *error);
 
-/* [session] Bind every listed problem with at most `budget` bytes of workspace each; *workspace is the
- * largest that is needed, *determinism the lowest class kept and *weakest its problem's index (problems = 0:
+/* [session] Bind every listed problem with at most `budget` bytes of workspace each; each phase's needs get
+ * its largest. *determinism the lowest class kept and *weakest its problem's index (problems = 0:
  * PORTABLE). Errors: the binder's. */
-attune_code attention_bind(pass *p, const attune_binder *binder, uint64_t budget, uint64_t *workspace,
-                           int32_t *determinism, uint32_t *weakest, attune_error *error);
+attune_code attention_bind(pass *p, const attune_binder *binder, uint64_t budget, int32_t *determinism,
+                           uint32_t *weakest, attune_error *error);
 
 #endif

@@ -30,6 +30,7 @@ typedef struct model {
     unet unet;
     vae_decoder vae;
     pthread_mutex_t preparing; /* one session at a time plans and packs */
+    uint32_t users[PHASES];    /* under it: sessions that are in the phase, and need its weights */
 } model;
 
 /* See attune_sampler_interface.model_open. `options` and `control` may be NULL. */

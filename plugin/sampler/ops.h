@@ -62,10 +62,11 @@ typedef struct device_pass {
     const attune_stream *stream;
     int32_t planning;
     uint32_t serial; /* of the planning pass, unique per device, not 0: which packed weights it asked for */
-    uint64_t shared_bytes;  /* need: scratch memory used by all workers together */
-    uint64_t worker_bytes;  /* need: scratch memory per worker */
-    uint64_t weights_bytes; /* need: packed weights that are not there yet */
-    void *scratch;          /* when running: shared_bytes + workers · worker_bytes of device memory */
+    uint64_t shared_bytes; /* need: scratch memory used by all workers together */
+    uint64_t worker_bytes; /* need: scratch memory per worker */
+    void *scratch;         /* when running: shared_bytes + workers · worker_bytes of device memory */
+    void *room; /* when running: device memory where a layer that is not packed is packed for one call */
+    uint64_t room_bytes;
 } device_pass;
 
 typedef struct device_linear {
@@ -175,10 +176,16 @@ typedef struct device_ops {
 
     /* Start a planning pass: serial is given, needs are 0. */
     void (*plan)(device *dev, device_pass *pass);
-    /* Pack the weights that the planning pass asked for and that are not there yet. One caller at a time per
-     * model. Errors: DATA_LOSS (a value is not finite), CANCELLED. */
-    attune_code (*pack)(device *dev, device_pass *pass, device_weights *const *weights, uint64_t count,
-                        attune_error *error);
+    /* Whether the planning pass `serial` asked for these weights; how many bytes they take when packed, and
+     * whether they are. */
+    int32_t (*wanted)(const device_weights *weights, uint32_t serial);
+    uint64_t (*packed_bytes)(const device_weights *weights);
+    int32_t (*packed)(const device_weights *weights);
+    /* Pack those that are not packed; give the memory of packed ones back. One caller at a time per model,
+     * and no pass runs that uses them. Errors: DATA_LOSS (a value is not finite). */
+    attune_code (*pack)(device *dev, const attune_stream *stream, device_weights *const *weights,
+                        uint64_t count, attune_error *error);
+    void (*unpack)(device *dev, device_weights *weights);
 
     attune_code (*linear)(device *dev, device_pass *pass, device_weights *weights, const device_linear *args,
                           attune_error *error);

@@ -1,5 +1,6 @@
 /* pass.c: memory and control of a walk through the networks. */
 #include "plugin/sampler/pass.h"
+#include "plugin/sampler/safetensors.h"
 
 enum { ALIGNMENT = 64, PLANNING_BASE = 4096 };
 
@@ -14,48 +15,104 @@ void pass_plan(pass *p, const services *host, const device_ops *ops, device *dev
     p->dev = dev;
     p->run.stream = stream;
     p->run.planning = 1;
-    p->base = PLANNING_BASE;
+    p->phase = PHASE_NONE;
+    p->base = p->kept_base = PLANNING_BASE;
     p->determinism = determinism;
     ops->describe(dev, &p->device_id, vendor);
-    ops->plan(dev, &p->run);
+}
+
+void pass_plan_phase(pass *p, int32_t phase) {
+    p->phase = phase;
+    memset(&p->memory, 0, sizeof p->memory);
+    p->ops->plan(p->dev, &p->run);
+}
+
+void pass_plan_end(pass *p) {
+    p->needs[p->phase] = (phase_needs){.serial = p->run.serial,
+                                       .activations = p->memory.peak,
+                                       .shared = p->run.shared_bytes,
+                                       .worker = p->run.worker_bytes};
+    p->phase = PHASE_NONE;
 }
 
 static uint64_t round_up(uint64_t bytes) {
     return (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
 }
 
-uint64_t pass_bytes(const pass *p) {
+static uint64_t scratch_bytes(const pass *p, const phase_needs *needs) {
     uint64_t workers = p->run.stream->workers ? p->run.stream->workers : 1, bytes;
-    if (__builtin_mul_overflow(workers, round_up(p->run.worker_bytes), &bytes) ||
-        __builtin_add_overflow(bytes, round_up(p->run.shared_bytes), &bytes) ||
-        __builtin_add_overflow(bytes, p->memory.peak, &bytes))
+    if (__builtin_mul_overflow(workers, round_up(needs->worker), &bytes) ||
+        __builtin_add_overflow(bytes, round_up(needs->shared), &bytes))
         return UINT64_MAX;
     return bytes;
 }
 
-attune_code pass_start(pass *p, uint64_t workspace_bytes, attune_error *error) {
-    void *activations = NULL;
-    uint64_t scratch = pass_bytes(p) - p->memory.peak;
+uint64_t pass_phase_bytes(const pass *p, int32_t phase) {
+    const phase_needs *needs = &p->needs[phase];
+    uint64_t bytes = scratch_bytes(p, needs);
+    if (needs->workspace > INT64_MAX || __builtin_add_overflow(bytes, needs->activations, &bytes) ||
+        __builtin_add_overflow(bytes, round_up(needs->workspace), &bytes) ||
+        __builtin_add_overflow(bytes, round_up(needs->room), &bytes))
+        return UINT64_MAX;
+    return bytes;
+}
+
+uint64_t pass_kept_bytes(const pass *p) {
+    return p->kept.peak;
+}
+
+attune_code pass_start(pass *p, attune_error *error) {
+    void *kept = NULL;
     p->run.planning = 0;
-    p->base = 0;
-    attune_code code = p->ops->alloc(p->dev, p->memory.peak, "activations", &activations, error);
-    p->base = (uintptr_t)activations;
-    if (code == ATTUNE_OK)
-        code = p->ops->alloc(p->dev, scratch, "scratch", &p->run.scratch, error);
-    if (code == ATTUNE_OK && workspace_bytes > 0)
-        code = p->ops->alloc(p->dev, workspace_bytes, "attention workspace", &p->workspace, error);
-    p->workspace_bytes = workspace_bytes;
-    p->memory.count = 0;
+    p->base = p->kept_base = 0;
+    pass_forget(p, 1);
+    if (p->kept.peak == 0)
+        return ATTUNE_OK;
+    attune_code code = p->ops->alloc(p->dev, p->kept.peak, "keys and values of the text", &kept, error);
+    p->kept_base = (uintptr_t)kept;
     return code;
+}
+
+attune_code pass_enter(pass *p, int32_t phase, attune_error *error) {
+    const phase_needs *needs = &p->needs[phase];
+    void *memory = NULL;
+    pass_leave(p);
+    attune_code code = p->ops->alloc(p->dev, pass_phase_bytes(p, phase), "activations", &memory, error);
+    if (code != ATTUNE_OK)
+        return code;
+    char *at = (char *)memory + needs->activations;
+    p->phase = phase;
+    p->base = (uintptr_t)memory;
+    p->memory = (arena){.peak = needs->activations};
+    p->run.shared_bytes = needs->shared;
+    p->run.worker_bytes = needs->worker;
+    p->run.scratch = at;
+    p->workspace = at += scratch_bytes(p, needs);
+    p->run.room = at + round_up(needs->workspace);
+    p->run.room_bytes = needs->room;
+    return ATTUNE_OK;
+}
+
+void pass_leave(pass *p) {
+    if (p->phase == PHASE_NONE)
+        return;
+    p->ops->free(p->dev, (void *)p->base);
+    p->base = 0;
+    p->phase = PHASE_NONE;
 }
 
 void pass_close(pass *p) {
     if (!p->ops || p->run.planning)
         return;
-    p->ops->free(p->dev, (void *)p->base);
-    p->ops->free(p->dev, p->run.scratch);
-    p->ops->free(p->dev, p->workspace);
+    pass_leave(p);
+    p->ops->free(p->dev, (void *)p->kept_base);
     memset(p, 0, sizeof *p);
+}
+
+void pass_forget(pass *p, int32_t kept) {
+    p->memory.count = 0;
+    if (kept)
+        p->kept.count = 0;
 }
 
 /* The lowest gap of at least `bytes`; returns where a block there goes in the list. */
@@ -71,8 +128,8 @@ static uint32_t find_gap(const arena *memory, uint64_t bytes, uint64_t *offset) 
     return i;
 }
 
-attune_code pass_take(pass *p, int64_t count, float **out, attune_error *error) {
-    arena *memory = &p->memory;
+static attune_code take(const pass *p, arena *memory, uintptr_t base, int64_t count, float **out,
+                        attune_error *error) {
     uint64_t bytes, offset, end;
     if (count < 1 || __builtin_mul_overflow((uint64_t)count, sizeof(float), &bytes) || bytes > INT64_MAX / 2)
         return attune_fail(error, ATTUNE_RESOURCE_EXHAUSTED, SAMPLER_DOMAIN, "pass",
@@ -86,8 +143,16 @@ attune_code pass_take(pass *p, int64_t count, float **out, attune_error *error) 
     memory->used[at] = (arena_block){offset, bytes};
     memory->count++;
     memory->peak = end > memory->peak ? end : memory->peak;
-    *out = (float *)(p->base + offset);
+    *out = (float *)(base + offset);
     return ATTUNE_OK;
+}
+
+attune_code pass_take(pass *p, int64_t count, float **out, attune_error *error) {
+    return take(p, &p->memory, p->base, count, out, error);
+}
+
+attune_code pass_keep(pass *p, int64_t count, float **out, attune_error *error) {
+    return take(p, &p->kept, p->kept_base, count, out, error);
 }
 
 void pass_give(pass *p, float **pointer) {
@@ -144,9 +209,22 @@ static attune_code watch_layer(pass *p, const device_weights *weights, const flo
     return ATTUNE_OK;
 }
 
+/* Weights that are packed for each call were read from the file for it: let go of its pages. */
+static void release_file(const pass *p, const device_weights *weights) {
+    const device_layer *layer = p->ops->layer(weights);
+    const uint64_t taps = (uint64_t)layer->kernel * (uint64_t)layer->kernel;
+    if (p->run.planning || p->ops->packed(weights))
+        return;
+    for (int32_t i = 0; i < layer->parts; ++i)
+        safetensors_release_range(layer->weight[i].data, (uint64_t)layer->out[i] * (uint64_t)layer->in *
+                                                             taps *
+                                                             attune_dtype_bytes(layer->weight[i].dtype));
+}
+
 attune_code pass_linear(pass *p, device_weights *weights, const device_linear *args, attune_error *error) {
     PASS_TRY(pass_check(p, error));
     PASS_TRY(p->ops->linear(p->dev, &p->run, weights, args, error));
+    release_file(p, weights);
     return watch_layer(p, weights, args->out, args->rows, args->activation == DEVICE_GEGLU ? 2 : 1, error);
 }
 
@@ -160,6 +238,7 @@ attune_code pass_convolution(pass *p, device_weights *weights, const device_conv
     call.finite = p->watching && args->norm ? &finite : NULL;
     PASS_TRY(pass_check(p, error));
     PASS_TRY(p->ops->convolution(p->dev, &p->run, weights, &call, error));
+    release_file(p, weights);
     if (!finite)
         return fail_layer(p, args->norm->name, error);
     height = (height + stride - 1) / stride;

@@ -264,3 +264,8 @@ void safetensors_release(const safetensors *file) {
     if (file->map)
         (void)madvise(file->map, file->bytes, MADV_DONTNEED);
 }
+
+void safetensors_release_range(const void *data, uint64_t bytes) {
+    const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), first = (uintptr_t)data / page * page;
+    (void)madvise((void *)first, (uintptr_t)data + bytes - first, MADV_DONTNEED);
+}

@@ -49,5 +49,7 @@ const safetensors_tensor *safetensors_find(const safetensors *file, const char *
 
 /* [any] Let the kernel drop the pages read so far; they come back from the file when they are used. */
 void safetensors_release(const safetensors *file);
+/* [any] The same for a part of a mapped file. */
+void safetensors_release_range(const void *data, uint64_t bytes);
 
 #endif

@@ -27,7 +27,9 @@ void session_close(session *s) {
     services host = s->m->host;
     if (s->latent)
         latent_close(s->latent);
+    session_leave(s);
     pass_close(&s->pass);
+    services_free(&host, s->layers);
     services_free(&host, s->context.kv);
     services_free(&host, s->staged);
     services_free(&host, s->uncond);
@@ -67,6 +69,7 @@ static attune_code walk_text(session *s, attune_error *error) {
 
 /* Always watched: it is a walk for a whole image, and a small one. */
 attune_code session_read_text(session *s, attune_error *error) {
+    pass_forget(&s->pass, 1);
     s->pass.watching = 1;
     attune_code code = walk_text(s, error);
     s->pass.watching = 0;
@@ -86,9 +89,11 @@ static attune_code run_walk(session *s, latent_walk walk, const float *latents, 
                             attune_error *error) {
     pass *p = &s->pass;
     int32_t finite = 1;
+    pass_forget(p, 0);
     attune_code code = walk(s, latents, scale, &finite, error);
     if (code != ATTUNE_OK || finite)
         return code;
+    pass_forget(p, 0);
     p->watching = 1;
     code = walk(s, latents, scale, &finite, error);
     p->watching = 0;
@@ -114,33 +119,49 @@ static attune_code watch_latents(const session *s, int64_t count, attune_error *
     return ATTUNE_OK;
 }
 
-/* The noise that the UNet sees in x · c_in, for every text, in s->staged. */
-static attune_code predict_noise(session *s, const float *x, float c_in, int32_t *finite,
+/* The noise that the UNet sees in some of s->staged's latents, in their place: latents `first` …, which all
+ * have one text, or are all there are. */
+static attune_code predict_chunk(session *s, int64_t first, int64_t count, int32_t *finite,
                                  attune_error *error) {
     const model *m = s->m;
     pass *p = &s->pass;
-    int64_t channels = m->config.unet.in_channels, pixels = s->height * s->width,
-            batch = s->prompt.texts * s->images;
-    float *latents, *noise;
-    unet_input input = {NULL, s->timesteps, batch, s->height, s->width, &s->context};
-    PASS_TRY(pass_take(p, batch * pixels * channels, &latents, error));
+    const int64_t channels = m->config.unet.in_channels, pixels = s->height * s->width;
+    const uint64_t values = (uint64_t)(count * pixels * channels);
+    float *latents, *noise, *staged = p->run.planning ? NULL : s->staged + first * pixels * channels;
+    text_context context = s->context;
+    if (count <= s->images) {
+        context.first = first / s->images;
+        context.texts = 1;
+    }
+    PASS_TRY(pass_take(p, count * pixels * channels, &latents, error));
+    if (!p->run.planning)
+        PASS_TRY(m->ops->upload(m->dev, p->run.stream, latents, staged, values, error));
+    unet_input input = {latents, s->timesteps, count, s->height, s->width, &context};
+    PASS_TRY(unet_forward(p, &m->unet, &input, &noise, error));
     if (!p->run.planning) {
+        int32_t good;
+        PASS_TRY(m->ops->finite(m->dev, &p->run, noise, count * pixels, channels, channels, &good, error));
+        *finite &= good;
+        PASS_TRY(m->ops->download(m->dev, p->run.stream, staged, noise, values, error));
+    }
+    pass_give(p, &noise);
+    pass_give(p, &latents);
+    return ATTUNE_OK;
+}
+
+/* The noise that the UNet sees in x · c_in, for every text, in s->staged. */
+static attune_code predict_noise(session *s, const float *x, float c_in, int32_t *finite,
+                                 attune_error *error) {
+    const int64_t channels = s->m->config.unet.in_channels, pixels = s->height * s->width,
+                  batch = s->prompt.texts * s->images;
+    if (!s->pass.run.planning) {
         for (int64_t i = 0; i < batch; ++i)
             pixels_interleave(x + i % s->images * pixels * channels, channels, pixels, c_in,
                               s->staged + i * pixels * channels);
         PASS_TRY(watch_latents(s, batch * pixels * channels, error));
-        PASS_TRY(m->ops->upload(m->dev, p->run.stream, latents, s->staged,
-                                (uint64_t)(batch * pixels * channels), error));
     }
-    input.latents = latents;
-    PASS_TRY(unet_forward(p, &m->unet, &input, &noise, error));
-    if (!p->run.planning) {
-        PASS_TRY(m->ops->finite(m->dev, &p->run, noise, batch * pixels, channels, channels, finite, error));
-        PASS_TRY(m->ops->download(m->dev, p->run.stream, s->staged, noise,
-                                  (uint64_t)(batch * pixels * channels), error));
-    }
-    pass_give(p, &noise);
-    pass_give(p, &latents);
+    for (int64_t first = 0; first < batch; first += s->chunk)
+        PASS_TRY(predict_chunk(s, first, s->chunk, finite, error));
     return ATTUNE_OK;
 }
 
@@ -220,12 +241,15 @@ static attune_code run_unit(session *s, attune_progress *progress, attune_error 
     if (!s->text_done) {
         progress->phase = ATTUNE_PHASE_TEXT;
         progress->step = 1;
+        PASS_TRY(session_enter(s, PHASE_TEXT, error));
         PASS_TRY(session_read_text(s, error));
+        session_leave(s);
         s->text_done = 1;
         return ATTUNE_OK;
     }
     if (latent_steps_done(s->latent) < s->steps) {
         latent_denoiser denoiser = {denoise, s};
+        PASS_TRY(session_enter(s, PHASE_UNET, error));
         PASS_TRY(latent_step(s->latent, &denoiser, error));
         progress->phase = ATTUNE_PHASE_SAMPLE;
         progress->step = latent_steps_done(s->latent);
@@ -233,6 +257,7 @@ static attune_code run_unit(session *s, attune_progress *progress, attune_error 
         progress->sigma = latent_sigma(s->latent);
         return ATTUNE_OK;
     }
+    PASS_TRY(session_enter(s, PHASE_VAE, error));
     PASS_TRY(session_decode(s, latent_x(s->latent, s->images_done),
                             s->pixels + s->images_done * image_bytes(s), error));
     s->images_done++;
@@ -288,11 +313,11 @@ attune_code session_preview(session *s, uint32_t index, const attune_control *co
     uint8_t *pixels = s->m->host.memory->alloc(s->m->host.memory->context, image_bytes(s), "preview");
     if (!pixels)
         return services_no_memory("preview", image_bytes(s), error);
-    arena before = s->pass.memory; /* put back: a preview that was cancelled must not spoil the next step */
     s->pass.control = control;
-    attune_code code = session_decode(s, latent, pixels, error);
+    attune_code code = session_enter(s, PHASE_VAE, error);
+    if (code == ATTUNE_OK)
+        code = session_decode(s, latent, pixels, error);
     s->pass.control = NULL;
-    s->pass.memory = before;
     if (code == ATTUNE_OK)
         copy_rows(image, pixels);
     services_free(&s->m->host, pixels);

@@ -24,8 +24,7 @@ static attune_code check_side(const char *name, uint32_t value, uint32_t multipl
 }
 
 static attune_code check_numbers(const attune_request *request, attune_error *error) {
-    if (request->struct_size < sizeof *request || request->reserved != 0 || request->reserved2 != 0 ||
-        !request->prompt)
+    if (request->struct_size < sizeof *request || request->reserved2 != 0 || !request->prompt)
         return attune_fail(error, ATTUNE_INVALID_ARGUMENT, SAMPLER_DOMAIN, "request",
                            "the request is too short, has a reserved field that is not 0, or no prompt");
     if (!attune_determinism_name(request->determinism))
@@ -40,6 +39,9 @@ static attune_code check_numbers(const attune_request *request, attune_error *er
     if (!isfinite(request->cfg_scale))
         return attune_fail(error, ATTUNE_INVALID_ARGUMENT, SAMPLER_DOMAIN, "cfg_scale",
                            "the CFG scale is not a number");
+    if (request->memory > ATTUNE_MEMORY_LEAST)
+        return attune_fail(error, ATTUNE_INVALID_ARGUMENT, SAMPLER_DOMAIN, "memory",
+                           "memory %u is unknown: 0 is keep, 1 is phases, 2 is least", request->memory);
     if (request->randn_source > ATTUNE_RANDN_NV)
         return attune_fail(error, ATTUNE_INVALID_ARGUMENT, SAMPLER_DOMAIN, "randn_source",
                            "randn_source %u is unknown: 0 is CPU, 1 is NV", request->randn_source);
@@ -124,65 +126,6 @@ static uint64_t total_host(const host_bytes *bytes) {
     return saturating_add(sum, bytes->latent);
 }
 
-/* Walk through all networks once, for their memory, kernels, packed weights and attention problems. */
-static attune_code walk(session *s, const attune_request *request, const attune_stream *stream,
-                        attune_error *error) {
-    model *m = s->m;
-    s->context.texts = s->prompt.texts;
-    s->context.tokens = s->prompt.chunks * TOKENIZER_CHUNK;
-    s->context.kv =
-        services_clear_alloc(&m->host, (uint64_t)m->unet.contexts, sizeof *s->context.kv, "session");
-    if (!s->context.kv)
-        return services_no_memory("session", (uint64_t)m->unet.contexts * sizeof *s->context.kv, error);
-    pass_plan(&s->pass, &m->host, m->ops, m->dev, stream, request->determinism);
-    attune_code code = session_read_text(s, error);
-    if (code == ATTUNE_OK)
-        code = session_predict(s, NULL, 1.0, NULL, error);
-    if (code == ATTUNE_OK)
-        code = session_decode(s, NULL, NULL, error);
-    return code;
-}
-
-static attune_code too_much(const attune_request *request, uint64_t activations, uint64_t workspace,
-                            attune_error *error) {
-    attune_code code = attune_fail(
-        error, ATTUNE_RESOURCE_EXHAUSTED, SAMPLER_DOMAIN, "memory_limit",
-        "the memory limit is %llu bytes; this request needs %llu (activations %llu, attention %llu)",
-        (unsigned long long)request->memory_limit, (unsigned long long)saturating_add(activations, workspace),
-        (unsigned long long)activations, (unsigned long long)workspace);
-    attune_hint(error, "raise the limit, or ask for a smaller size or batch");
-    return code;
-}
-
-/* Bind attention with what the limit leaves it. Where that fails or is too much, the error says what would
- * do. */
-static attune_code bind_within(session *s, const attune_request *request, const attune_binder *binder,
-                               uint64_t activations, attune_session_plan *plan, uint32_t *weakest,
-                               attune_error *error) {
-    uint64_t limit = request->memory_limit;
-    uint64_t budget = limit == UINT64_MAX ? limit : limit > activations ? limit - activations : 0;
-    attune_error refused;
-    memset(&refused, 0, sizeof refused);
-    attune_code code =
-        attention_bind(&s->pass, binder, budget, &plan->workspace, &plan->determinism, weakest, &refused);
-    if (code == ATTUNE_OK && activations <= limit && plan->workspace <= budget)
-        return ATTUNE_OK;
-    if (code != ATTUNE_OK && limit != UINT64_MAX) {
-        uint64_t workspace;
-        int32_t determinism;
-        if (attention_bind(&s->pass, binder, UINT64_MAX, &workspace, &determinism, weakest, NULL) ==
-            ATTUNE_OK) {
-            plan->workspace = workspace;
-            code = ATTUNE_OK;
-        }
-    }
-    if (code == ATTUNE_OK)
-        return too_much(request, activations, plan->workspace, error);
-    if (error)
-        *error = refused;
-    return code;
-}
-
 /* The image's class: the sampler's own, or that of its weakest attention. */
 static void name_class(const session *s, uint32_t weakest, attune_session_plan *plan) {
     const attune_attention_problem *problem = &s->pass.attention[weakest].problem;
@@ -196,12 +139,9 @@ static void name_class(const session *s, uint32_t weakest, attune_session_plan *
                    (long long)problem->n_q, (long long)problem->n_k, (long long)problem->d_qk);
 }
 
-static void fill_plan(const session *s, const attune_request *request, uint64_t activations,
-                      attune_session_plan *plan) {
+static void fill_plan(const session *s, const attune_request *request, attune_session_plan *plan) {
     uint32_t scale = (uint32_t)vae_scale(&s->m->config.vae);
     plan->struct_size = sizeof *plan;
-    plan->weights = s->pass.run.weights_bytes;
-    plan->activations = activations;
     plan->width = (uint32_t)s->width * scale;
     plan->height = (uint32_t)s->height * scale;
     plan->images = (uint32_t)s->images;
@@ -216,9 +156,9 @@ static attune_code take_host(session *s, void *out, uint64_t bytes, const char *
     return taken ? ATTUNE_OK : services_no_memory(what, bytes, error);
 }
 
-static attune_code allocate(session *s, const host_bytes *bytes, uint64_t workspace,
-                            const latent_setup *setup, attune_error *error) {
-    PASS_TRY(pass_start(&s->pass, workspace, error));
+static attune_code allocate(session *s, const host_bytes *bytes, const latent_setup *setup,
+                            attune_error *error) {
+    PASS_TRY(pass_start(&s->pass, error));
     PASS_TRY(take_host(s, &s->staged, bytes->staged, "latents", error));
     PASS_TRY(take_host(s, &s->timesteps, bytes->timesteps, "timesteps", error));
     PASS_TRY(take_host(s, &s->decoded, bytes->decoded, "the decoded image", error));
@@ -230,39 +170,37 @@ static attune_code allocate(session *s, const host_bytes *bytes, uint64_t worksp
     return latent_begin(s->m->host.memory, setup, &s->latent, error);
 }
 
-/* Pack what the walk asked for, some layers at a time, and let go of the file's pages that were read for
- * them, so that a model is never in memory twice. */
-static attune_code pack(session *s, attune_error *error) {
-    enum { LAYERS_AT_A_TIME = 64 };
-    model *m = s->m;
-    for (uint64_t i = 0; i < m->pool.count; i += LAYERS_AT_A_TIME) {
-        uint64_t left = m->pool.count - i, count = left < LAYERS_AT_A_TIME ? left : LAYERS_AT_A_TIME;
-        PASS_TRY(pass_check(&s->pass, error));
-        PASS_TRY(m->ops->pack(m->dev, &s->pass.run, m->pool.layers + i, count, error));
-        for (int k = 0; k < MODEL_FILES; ++k)
-            safetensors_release(&m->files[k]);
-    }
-    return ATTUNE_OK;
-}
-
-/* Under the model's lock: plan, bind, pack. */
+/* Under the model's lock: plan and bind; where weights stay packed, pack them. */
 static attune_code plan_locked(session *s, const attune_request *request, const attune_binder *binder,
                                const attune_stream *stream, const latent_setup *setup,
                                attune_session_plan *plan, attune_error *error) {
     uint32_t weakest = 0;
-    PASS_TRY(walk(s, request, stream, error));
     host_bytes bytes = count_host(s, setup);
-    uint64_t activations = saturating_add(pass_bytes(&s->pass), total_host(&bytes));
-    PASS_TRY(bind_within(s, request, binder, activations, plan, &weakest, error));
+    PASS_TRY(session_fit(s, request, binder, stream, total_host(&bytes), plan, &weakest, error));
     name_class(s, weakest, plan);
-    fill_plan(s, request, activations, plan);
+    fill_plan(s, request, plan);
     if (plan->determinism < request->determinism)
         return attune_fail(error, ATTUNE_FAILED_PRECONDITION, SAMPLER_DOMAIN, "determinism",
                            "determinism class %s is asked for; the image keeps %s, limited by %s",
                            attune_determinism_name(request->determinism),
                            attune_determinism_name(plan->determinism), plan->limited_by);
-    PASS_TRY(pack(s, error));
-    return allocate(s, &bytes, plan->workspace, setup, error);
+    for (int32_t phase = 0; s->keep && phase < PHASES; ++phase)
+        PASS_TRY(session_pack(s, phase, error));
+    return allocate(s, &bytes, setup, error);
+}
+
+/* What the walks fill: the text's keys and values, and what becomes of each layer. */
+static attune_code make_lists(session *s, attune_error *error) {
+    const model *m = s->m;
+    s->context.texts = s->prompt.texts;
+    s->context.tokens = s->prompt.chunks * TOKENIZER_CHUNK;
+    s->context.kv =
+        services_clear_alloc(&m->host, (uint64_t)m->unet.contexts, sizeof *s->context.kv, "session");
+    s->layers = services_clear_alloc(&m->host, m->pool.count, sizeof *s->layers, "session");
+    if (s->context.kv && s->layers)
+        return ATTUNE_OK;
+    return services_no_memory("session", (uint64_t)m->unet.contexts * sizeof *s->context.kv + m->pool.count,
+                              error);
 }
 
 static attune_code prepare_with(session *s, const attune_request *request, const attune_binder *binder,
@@ -280,6 +218,7 @@ static attune_code prepare_with(session *s, const attune_request *request, const
                           .subseed = request->subseed,
                           .rows = (uint64_t)s->height,
                           .columns = (uint64_t)s->width};
+    PASS_TRY(make_lists(s, error));
     (void)pthread_mutex_lock(&s->m->preparing);
     attune_code code = plan_locked(s, request, binder, stream, &setup, plan, error);
     (void)pthread_mutex_unlock(&s->m->preparing);

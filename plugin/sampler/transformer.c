@@ -43,7 +43,7 @@ attune_code transformer_read_text(pass *p, const transformer *t, const float *te
     int64_t rows = context->texts * context->tokens;
     for (int32_t i = 0; i < t->layers; ++i) {
         float **kv = &context->kv[t->block[i].context];
-        PASS_TRY(pass_take(p, rows * 2 * t->channels, kv, error));
+        PASS_TRY(pass_keep(p, rows * 2 * t->channels, kv, error));
         device_linear args = {.x = text, .rows = rows, .out = *kv};
         PASS_TRY(pass_linear(p, t->block[i].kv, &args, error));
     }
@@ -102,7 +102,7 @@ static attune_code attend_texts(pass *p, const transformer *t, const transformer
             step = images * tokens * c;
     float *queries = (float *)(uintptr_t)q, *kv = context->kv[block->context]; /* tensors are not const */
     for (int64_t i = 0; i < calls; ++i) {
-        attention_view k = {kv + i * text, context->tokens, 2 * c, images == 1 ? text : 0};
+        attention_view k = {kv + (context->first + i) * text, context->tokens, 2 * c, images == 1 ? text : 0};
         attention_view v = k;
         v.data += c;
         attention_call call = {x->batch / calls,

@@ -11,6 +11,7 @@
 
 /* What the text contributes: keys and values of every cross attention, computed once per session. */
 typedef struct text_context {
+    int64_t first;  /* of the texts below: the one that the present images' first belong to */
     int64_t texts;  /* 2: prompt and negative prompt; 1: the prompt alone. Images of one text lie together. */
     int64_t tokens; /* of each text */
     float **kv;     /* per cross attention: (texts, tokens, 2 · channels), keys then values */

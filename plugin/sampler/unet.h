@@ -44,7 +44,8 @@ typedef struct unet_input {
     const text_context *context;
 } unet_input;
 
-/* [session] Keys and values of the text for all cross attentions, in the arena until the session ends. */
+/* [session] Keys and values of the text for all cross attentions, which the pass keeps until the session
+ * ends. */
 attune_code unet_read_text(pass *p, const unet *network, const float *text, const text_context *context,
                            attune_error *error);
 

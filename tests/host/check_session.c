@@ -189,7 +189,7 @@ START_TEST(test_session_plan_is_checked) {
     session = NULL;
     wish.memory_limit = 1 << 20;
     assert_fails(attune_session_open(model, &request, &wish, NULL, &session, &plan, NULL, &error), error,
-                 ATTUNE_RESOURCE_EXHAUSTED, "needs 1 GiB besides the weights, the limit is 1 MiB");
+                 ATTUNE_RESOURCE_EXHAUSTED, "needs 1 GiB, the limit is 1 MiB");
     request.prompt = "modest";
     request.memory_limit = 100;
     wish.memory_limit = 0;
@@ -234,10 +234,10 @@ START_TEST(test_session_bad_requests) {
     assert_fails(attune_session_open(model, &request, &wish, NULL, &session, &plan, NULL, &error), error,
                  ATTUNE_INVALID_ARGUMENT, "attune_request");
     request.struct_size = sizeof request;
-    request.reserved = 1;
+    request.memory = 3;
     assert_fails(attune_session_open(model, &request, &wish, NULL, &session, &plan, NULL, &error), error,
                  ATTUNE_INVALID_ARGUMENT, "reserved");
-    request.reserved = 0;
+    request.memory = 0;
     request.determinism = 17;
     assert_fails(attune_session_open(model, &request, &wish, NULL, &session, &plan, NULL, &error), error,
                  ATTUNE_INVALID_ARGUMENT, "class 17");

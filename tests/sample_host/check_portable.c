@@ -82,12 +82,46 @@ START_TEST(a_batch_does_not_show) {
 }
 END_TEST
 
+/* Under a limit another backend may serve, which the picture names; of one and the same no bit changes. */
+#define ONE_BACKEND "--batch-size 2 --attention-required sdp-no-mem "
+
+/* The least limit that does, by the error of one that does not: the UNet then takes one latent at a time, and
+ * every layer is packed for each call. */
+START_TEST(memory_does_not_show) {
+    char limit[128];
+    draw("", ONE_BACKEND "-o keep.png");
+    draw("", ONE_BACKEND "--medvram -o parts.png");
+    draw("", ONE_BACKEND "--lowvram -o low.png");
+    run_result r = run("\"$HOST\" " APPLE ONE_BACKEND "--memory-limit 1M -o never.png");
+    ck_assert_int_eq(r.status, 3);
+    const char *needs = strstr(r.err, "this request needs ");
+    ck_assert_msg(needs != NULL, "%s", r.err);
+    const unsigned long long least = strtoull(needs + strlen("this request needs "), NULL, 10);
+    run_free(&r);
+    (void)snprintf(limit, sizeof limit, ONE_BACKEND "--memory-limit %llu -o least.png", least);
+    draw("", limit);
+    for (int i = 1; i <= 2; ++i) {
+        static const char *const others[] = {"parts", "low", "least"};
+        char a[32], b[32];
+        (void)snprintf(a, sizeof a, "keep-%04d.png", i);
+        for (int k = 0; k < 3; ++k) {
+            (void)snprintf(b, sizeof b, "%s-%04d.png", others[k], i);
+            expect_same(a, b);
+        }
+    }
+    r = run("\"$HOST\" " APPLE ONE_BACKEND "--memory-limit %llu -o never.png", least - 1);
+    ck_assert_int_eq(r.status, 3);
+    run_free(&r);
+}
+END_TEST
+
 /* What the sampler takes from the C library's mathematics is exact or correctly rounded everywhere. */
 START_TEST(no_function_of_libm_is_inexact) {
-    run_result r = run("nm -D --undefined-only \"$B/attune-sampler-cpu.so\" | sed 's/.* //; s/@.*//' | sort >used.txt && "
-                       "printf '%%s\\n' acos asin atan atan2 cbrt cos cosh erf erfc exp exp2 expm1 exp10 hypot lgamma log "
-                       "log10 log1p log2 pow sin sincos sinh tan tanh tgamma | sed 'p; s/$/f/' | sort >inexact.txt && "
-                       "grep -qx fma used.txt && comm -12 used.txt inexact.txt");
+    run_result r = run(
+        "nm -D --undefined-only \"$B/attune-sampler-cpu.so\" | sed 's/.* //; s/@.*//' | sort >used.txt && "
+        "printf '%%s\\n' acos asin atan atan2 cbrt cos cosh erf erfc exp exp2 expm1 exp10 hypot lgamma log "
+        "log10 log1p log2 pow sin sincos sinh tan tanh tgamma | sed 'p; s/$/f/' | sort >inexact.txt && "
+        "grep -qx fma used.txt && comm -12 used.txt inexact.txt");
     ck_assert_msg(r.status == 0 && r.out[0] == 0, "used: %s%s", r.out, r.err);
     run_free(&r);
 }
@@ -99,6 +133,7 @@ TCase *portable_cases(void) {
     tcase_add_test(cases, threads_do_not_show);
     tcase_add_test(cases, instruction_sets_do_not_show);
     tcase_add_test(cases, a_batch_does_not_show);
+    tcase_add_test(cases, memory_does_not_show);
     tcase_add_test(cases, no_function_of_libm_is_inexact);
     return cases;
 }

@@ -143,7 +143,7 @@ START_TEST(a_broken_promise_is_an_error) {
                                  "but the picture differs between runs ("));
     ck_assert_ptr_nonnull(strstr(r.err, "--output FOLDER writes the differences"));
     ck_assert_ptr_nonnull(strstr(r.out, "runs       BROKEN        4"));
-    ck_assert_ptr_nonnull(strstr(r.out, "same bits in all 4 comparisons")); /* sdp, after it */
+    ck_assert_ptr_nonnull(strstr(r.out, "same bits in all 6 comparisons")); /* sdp, after it */
     ck_assert_ptr_null(strstr(r.out, ".png"));
     run_free(&r);
 }
@@ -163,7 +163,8 @@ static void is_kept(const char *model) {
     ck_assert_uint_eq(json_array_size(json_object_get(reply, "backends")), 6);
     for (size_t i = 0; i < 6; ++i) {
         json_t *entry = backend_of(reply, i, names[i]), *runs = row_of(entry, "runs"),
-               *threads = row_of(entry, "threads"), *batch = row_of(entry, "batch");
+               *threads = row_of(entry, "threads"), *batch = row_of(entry, "batch"),
+               *memory = row_of(entry, "memory");
         expect_text(json_object_get(entry, "choice"), "backend", names[i]);
         expect_text(json_object_get(entry, "determinism"), "attention", "portable");
         expect_text(json_object_get(entry, "determinism"), "picture", "portable");
@@ -177,6 +178,9 @@ static void is_kept(const char *model) {
         ck_assert_int_eq(number(runs, "differ"), 0);
         ck_assert_int_eq(number(threads, "differ"), 0);
         ck_assert_int_eq(number(batch, "differ"), 0);
+        ck_assert(json_is_true(json_object_get(memory, "promised")));
+        ck_assert_int_eq(number(memory, "comparisons"), 4);
+        ck_assert_int_eq(number(memory, "differ"), 0);
     }
     expect_text(reply, "prompt", "red apple");
     ck_assert_int_eq(number(reply, "seed"), 0);
@@ -204,7 +208,7 @@ START_TEST(a_backend_that_cannot_serve_is_a_row) {
     json_t *reply = study(arguments, 0, &r);
     expect_text(backend_of(reply, 0, "picky"), "refused", "runs on another device");
     ck_assert_ptr_null(json_object_get(backend_of(reply, 0, "picky"), "variations"));
-    expect_text(backend_of(reply, 1, "sdp"), "verdict", "same bits in all 4 comparisons");
+    expect_text(backend_of(reply, 1, "sdp"), "verdict", "same bits in all 6 comparisons");
     json_decref(reply);
     run_free(&r);
     (void)snprintf(arguments, sizeof arguments,

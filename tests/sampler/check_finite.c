@@ -293,7 +293,8 @@ START_TEST(the_second_walk_is_a_walk_like_any) {
                      ATTUNE_OK);
     while (r.sampler->session_step(made, NULL, &progress, &error) == ATTUNE_OK)
         ;
-    ck_assert_int_le(atomic_load(&r.peak) - before, (int64_t)(plan.activations + plan.workspace) + 65536);
+    ck_assert_int_le(atomic_load(&r.peak) - before,
+                     (int64_t)(plan.weights + plan.activations + plan.workspace) + 65536);
     ck_assert_int_le(atomic_load(&r.peak), peak);
     r.sampler->session_close(made);
     r.sampler->model_close(m);

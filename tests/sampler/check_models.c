@@ -91,7 +91,7 @@ static void check_unet(const char *name, int height, int width, double bound) {
     npy_array wanted = golden_read(ATTUNE_F32, 4, "%s_unet_%dx%d_out", name, height, width);
     npy_array timesteps = golden_read(ATTUNE_F32, 1, "%s_unet_timesteps", name);
     npy_array context = golden_read(ATTUNE_F32, 3, "%s_unet_context", name);
-    text_context text = {2, 77, kv};
+    text_context text = {0, 2, 77, kv};
     float *latents = channels_last(&sample), *noise = channels_last(&wanted);
     unet_input input = {latents, timesteps.tensor.data, 2, height, width, &text};
     ck_assert_int_le(m->unet.contexts, 64);

@@ -83,7 +83,7 @@ enum { GUARD = 4096 }; /* bytes behind the scratch memory that nobody may touch 
 /* Pack, and room for scratch memory: exactly what was planned. */
 static void ready(bench *b, device_weights *weights) {
     attune_error error = {0};
-    attune_code code = weights ? b->ops->pack(b->dev, &b->pass, &weights, 1, &error) : ATTUNE_OK;
+    attune_code code = weights ? b->ops->pack(b->dev, &b->r.stream, &weights, 1, &error) : ATTUNE_OK;
     ck_assert_msg(code == ATTUNE_OK, "%s", error.message);
     b->bytes =
         (b->pass.shared_bytes + 63) / 64 * 64 + b->r.stream.workers * ((b->pass.worker_bytes + 63) / 64 * 64);

@@ -227,18 +227,20 @@ model *rig_model(rig *r, const char *name) {
 
 void rig_pass_plan(rig *r, model *m, pass *p) {
     pass_plan(p, &r->services, m->ops, m->dev, &r->stream, ATTUNE_DETERMINISM_NONE);
+    pass_plan_phase(p, PHASE_UNET);
 }
 
 void rig_pass_run(rig *r, model *m, pass *p) {
     attune_error error = {0};
-    uint64_t workspace;
     int32_t determinism;
     uint32_t weakest;
-    ck_assert_int_eq(attention_bind(p, &r->binder, UINT64_MAX, &workspace, &determinism, &weakest, &error),
-                     ATTUNE_OK);
-    attune_code code = m->ops->pack(m->dev, &p->run, m->pool.layers, m->pool.count, &error);
+    pass_plan_end(p);
+    ck_assert_int_eq(attention_bind(p, &r->binder, UINT64_MAX, &determinism, &weakest, &error), ATTUNE_OK);
+    attune_code code = m->ops->pack(m->dev, &r->stream, m->pool.layers, m->pool.count, &error);
     if (code == ATTUNE_OK)
-        code = pass_start(p, workspace, &error);
+        code = pass_start(p, &error);
+    if (code == ATTUNE_OK)
+        code = pass_enter(p, PHASE_UNET, &error);
     ck_assert_msg(code == ATTUNE_OK, "%s", error.message);
 }
 

@@ -222,7 +222,6 @@ attune_code cpu_convolution(device *dev, device_pass *pass, device_weights *weig
                               .stride = weights->layer.stride,
                               .storage = weights->shape.storage,
                               .x = args->x,
-                              .weights = weights->packed,
                               .start = weights->bias,
                               .residual = args->residual,
                               .result = args->out}};
@@ -230,12 +229,13 @@ attune_code cpu_convolution(device *dev, device_pass *pass, device_weights *weig
     w.out_width = divide_up(w.kernel_args.width, w.kernel_args.stride);
     lay_out(&w);
     if (pass->planning) {
-        layer_want(pass, weights);
+        weights->wanted = pass->serial;
         pass_need(pass, w.floats * sizeof(float), worker_bytes(&w));
         return ATTUNE_OK;
     }
-    if (!weights->packed)
-        return layer_not_planned(weights, error);
+    attune_code code = layer_weights(dev, pass, weights, &w.kernel_args.weights, error);
+    if (code != ATTUNE_OK)
+        return code;
     if (args->shift) {
         w.kernel_args.start = (float *)pass->scratch + w.start_at;
         w.kernel_args.stride_start = weights->out;

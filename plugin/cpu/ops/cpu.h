@@ -30,10 +30,10 @@ struct device_weights {
     void *packed;    /* NULL until pack */
 };
 
-/* layers.c: note in a planning pass that a layer's packed weights are needed. */
-void layer_want(device_pass *pass, device_weights *weights);
-/* INTERNAL: a layer is run that no planning pass asked for. */
-attune_code layer_not_planned(const device_weights *weights, attune_error *error);
+/* layers.c: a layer's packed weights: those that are there, or packed into the pass's room now. Errors:
+ * DATA_LOSS, INTERNAL (the room is too small: not planned). */
+attune_code layer_weights(device *dev, const device_pass *pass, const device_weights *weights,
+                          const void **packed, attune_error *error);
 
 /* ops.c: scratch memory and tasks. */
 
@@ -71,8 +71,12 @@ static inline attune_code run_tasks(device *dev, const attune_stream *stream, ui
 attune_code cpu_weights(device *dev, const device_layer *layer, device_weights **out, attune_error *error);
 void cpu_weights_free(device *dev, device_weights *weights);
 const device_layer *cpu_layer(const device_weights *weights);
-attune_code cpu_pack(device *dev, device_pass *pass, device_weights *const *weights, uint64_t count,
+int32_t cpu_wanted(const device_weights *weights, uint32_t serial);
+uint64_t cpu_packed_bytes(const device_weights *weights);
+int32_t cpu_packed(const device_weights *weights);
+attune_code cpu_pack(device *dev, const attune_stream *stream, device_weights *const *weights, uint64_t count,
                      attune_error *error);
+void cpu_unpack(device *dev, device_weights *weights);
 attune_code cpu_vector(device *dev, const char *name, device_stored stored, uint64_t count, float **out,
                        attune_error *error);
 attune_code cpu_check(device *dev, const char *name, device_stored stored, uint64_t count,

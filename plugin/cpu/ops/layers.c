@@ -1,6 +1,6 @@
 /*
- * layers.c: a layer's weights, as stored and packed for the kernels. They are packed when a session that
- * needs them begins, and kept as long as the model is open.
+ * layers.c: a layer's weights, as stored and packed for the kernels. Where they
+ * are not kept packed they are packed for each call.
  */
 #include "plugin/cpu/ops/cpu.h"
 
@@ -113,92 +113,148 @@ const device_layer *cpu_layer(const device_weights *weights) {
     return &weights->layer;
 }
 
-void layer_want(device_pass *pass, device_weights *weights) {
-    if (weights->wanted != pass->serial && !weights->packed)
-        pass->weights_bytes += weights->bytes;
-    weights->wanted = pass->serial;
+int32_t cpu_wanted(const device_weights *weights, uint32_t serial) {
+    return weights->wanted == serial;
 }
 
-attune_code layer_not_planned(const device_weights *weights, attune_error *error) {
-    return attune_fail(error, ATTUNE_INTERNAL, SAMPLER_DOMAIN, weights->layer.name[0], "'%s' was not planned",
-                       weights->layer.name[0]);
+uint64_t cpu_packed_bytes(const device_weights *weights) {
+    return weights->bytes;
+}
+
+int32_t cpu_packed(const device_weights *weights) {
+    return weights->packed != NULL;
 }
 
 /* ---- packing ---- */
 
-typedef struct pack_context {
-    device *dev;
-    device_weights **jobs; /* the layers that wait for their weights */
-} pack_context;
-
-static void pack_channels(device *dev, device_weights *weights, int64_t first, int64_t count,
-                          const void *stored, void *packed) {
-    if (weights->layer.kernel == 3)
-        dev->arithmetic.convolution_f32->pack(&weights->shape, first, count, stored, packed);
-    else
-        dev->arithmetic.matmul_f32->pack(&weights->shape, first, count, stored, packed);
+static int64_t taps_of(const device_weights *weights) {
+    return weights->layer.kernel * weights->layer.kernel;
 }
 
-/* Part `i`, whose type is not the one that is packed: by way of float32. */
-static attune_code pack_widened(device *dev, device_weights *weights, int32_t i, int64_t first, void *packed,
-                                attune_error *error) {
-    const device_layer *layer = &weights->layer;
-    const uint64_t count = (uint64_t)(layer->out[i] * layer->in * weights->shape.taps);
+/* Output channels `first` …, which lie in `part`, from its channel `from` on. */
+typedef struct pack_piece {
+    int32_t part;
+    int64_t from, first, count;
+} pack_piece;
+
+enum { PIECE_VALUES = 1 << 18 };
+
+static int64_t piece_channels(const device_weights *weights) {
+    const int64_t channels = PIECE_VALUES / (weights->layer.in * taps_of(weights)) / 64 * 64;
+    return channels > 64 ? channels : 64;
+}
+
+/* Piece `index` of a layer; count 0 beyond the last. */
+static pack_piece piece_at(const device_weights *weights, uint64_t index) {
+    const int64_t step = piece_channels(weights);
+    pack_piece piece = {0, 0, 0, 0};
+    for (int64_t start = 0; piece.part < weights->layer.parts; start += weights->layer.out[piece.part++]) {
+        const int64_t all = weights->layer.out[piece.part], pieces = divide_up(all, step);
+        if ((int64_t)index < pieces) {
+            piece.from = (int64_t)index * step;
+            piece.first = start + piece.from;
+            piece.count = step < all - piece.from ? step : all - piece.from;
+            return piece;
+        }
+        index -= (uint64_t)pieces;
+    }
+    return piece;
+}
+
+static uint64_t count_pieces(const device_weights *weights) {
+    uint64_t pieces = 0;
+    for (int32_t i = 0; i < weights->layer.parts; ++i)
+        pieces += (uint64_t)divide_up(weights->layer.out[i], piece_channels(weights));
+    return pieces;
+}
+
+static void pack_channels(const device *dev, const device_weights *weights, const pack_piece *piece,
+                          const void *stored, void *packed) {
+    if (weights->layer.kernel == 3)
+        dev->arithmetic.convolution_f32->pack(&weights->shape, piece->first, piece->count, stored, packed);
+    else
+        dev->arithmetic.matmul_f32->pack(&weights->shape, piece->first, piece->count, stored, packed);
+}
+
+/* A part whose type is not the one that is packed: by way of float32. */
+static attune_code pack_widened(device *dev, const device_weights *weights, const pack_piece *piece,
+                                device_stored stored, uint64_t count, void *packed, attune_error *error) {
+    const char *name = weights->layer.name[piece->part];
     float *plain = dev->host.memory->alloc(dev->host.memory->context, count * sizeof *plain, "packing");
     if (!plain)
-        return services_no_memory(layer->name[i], count * sizeof *plain, error);
-    attune_code code = widen(dev, layer->name[i], layer->weight[i], count, plain, error);
+        return services_no_memory(name, count * sizeof *plain, error);
+    attune_code code = widen(dev, name, stored, count, plain, error);
     if (code == ATTUNE_OK)
-        pack_channels(dev, weights, first, layer->out[i], plain, packed);
+        pack_channels(dev, weights, piece, plain, packed);
     services_free(&dev->host, plain);
     return code;
 }
 
-static attune_code pack_parts(device *dev, device_weights *weights, void *packed, attune_error *error) {
-    const device_layer *layer = &weights->layer;
-    int64_t first = 0;
-    for (int32_t i = 0; i < layer->parts; first += layer->out[i], ++i) {
-        const uint64_t count = (uint64_t)(layer->out[i] * layer->in * weights->shape.taps);
-        attune_code code;
-        if (storage_of(layer->weight[i].dtype) != weights->shape.storage) {
-            code = pack_widened(dev, weights, i, first, packed, error);
-        } else {
-            code = cpu_check(dev, layer->name[i], layer->weight[i], count, error);
-            if (code == ATTUNE_OK)
-                pack_channels(dev, weights, first, layer->out[i], layer->weight[i].data, packed);
-        }
-        if (code != ATTUNE_OK)
+static attune_code pack_piece_of(device *dev, const device_weights *weights, uint64_t index, void *packed,
+                                 attune_error *error) {
+    const pack_piece piece = piece_at(weights, index);
+    const int64_t steps = weights->layer.in * taps_of(weights);
+    const uint64_t count = (uint64_t)(piece.count * steps);
+    device_stored stored = weights->layer.weight[piece.part];
+    stored.data =
+        (const char *)stored.data + (uint64_t)(piece.from * steps) * attune_dtype_bytes(stored.dtype);
+    if (storage_of(stored.dtype) != weights->shape.storage)
+        return pack_widened(dev, weights, &piece, stored, count, packed, error);
+    attune_code code = cpu_check(dev, weights->layer.name[piece.part], stored, count, error);
+    if (code == ATTUNE_OK)
+        pack_channels(dev, weights, &piece, stored.data, packed);
+    return code;
+}
+
+/* One layer that is packed, by pieces that threads share. */
+typedef struct pack_context {
+    device *dev;
+    const device_weights *weights;
+    void *packed;
+} pack_context;
+
+static attune_code pack_task(void *context, uint64_t task, uint32_t worker, attune_error *error) {
+    const pack_context *c = context;
+    (void)worker;
+    return pack_piece_of(c->dev, c->weights, task, c->packed, error);
+}
+
+static attune_code pack_into(device *dev, const attune_stream *stream, const device_weights *weights,
+                             void *packed, attune_error *error) {
+    pack_context c = {dev, weights, packed};
+    return run_tasks(dev, stream, count_pieces(weights), pack_task, &c, error);
+}
+
+attune_code cpu_pack(device *dev, const attune_stream *stream, device_weights *const *weights, uint64_t count,
+                     attune_error *error) {
+    const attune_memory_service *memory = dev->host.memory;
+    for (uint64_t i = 0; i < count; ++i) {
+        if (weights[i]->packed)
+            continue;
+        void *packed = memory->alloc(memory->context, weights[i]->bytes, "weights");
+        attune_code code = packed ? pack_into(dev, stream, weights[i], packed, error)
+                                  : services_no_memory(weights[i]->layer.name[0], weights[i]->bytes, error);
+        if (code != ATTUNE_OK) {
+            memory->free(memory->context, packed);
             return code;
+        }
+        weights[i]->packed = packed;
     }
     return ATTUNE_OK;
 }
 
-static attune_code pack_task(void *context, uint64_t task, uint32_t worker, attune_error *error) {
-    const pack_context *pack = context;
-    device_weights *weights = pack->jobs[task];
-    const attune_memory_service *memory = pack->dev->host.memory;
-    (void)worker;
-    void *packed = memory->alloc(memory->context, weights->bytes, "weights");
-    attune_code code = packed ? pack_parts(pack->dev, weights, packed, error)
-                              : services_no_memory(weights->layer.name[0], weights->bytes, error);
-    if (code == ATTUNE_OK)
-        weights->packed = packed;
-    else
-        memory->free(memory->context, packed);
-    return code;
+void cpu_unpack(device *dev, device_weights *weights) {
+    services_free(&dev->host, weights->packed);
+    weights->packed = NULL;
 }
 
-attune_code cpu_pack(device *dev, device_pass *pass, device_weights *const *weights, uint64_t count,
-                     attune_error *error) {
-    uint64_t n = 0;
-    device_weights **jobs = services_clear_alloc(&dev->host, count ? count : 1, sizeof *jobs, "packing");
-    if (!jobs)
-        return services_no_memory("packing", count * sizeof *jobs, error);
-    for (uint64_t i = 0; i < count; ++i)
-        if (weights[i]->wanted == pass->serial && !weights[i]->packed)
-            jobs[n++] = weights[i];
-    pack_context context = {dev, jobs};
-    attune_code code = n ? run_tasks(dev, pass->stream, n, pack_task, &context, error) : ATTUNE_OK;
-    services_free(&dev->host, jobs);
-    return code;
+attune_code layer_weights(device *dev, const device_pass *pass, const device_weights *weights,
+                          const void **packed, attune_error *error) {
+    *packed = weights->packed ? weights->packed : pass->room;
+    if (weights->packed)
+        return ATTUNE_OK;
+    if (pass->room_bytes < weights->bytes)
+        return attune_fail(error, ATTUNE_INTERNAL, SAMPLER_DOMAIN, weights->layer.name[0],
+                           "'%s' was not planned", weights->layer.name[0]);
+    return pack_into(dev, pass->stream, weights, pass->room, error);
 }

@@ -35,7 +35,6 @@ attune_code cpu_linear(device *dev, device_pass *pass, device_weights *weights, 
                                  .out = weights->out,
                                  .x = args->x,
                                  .stride_x = weights->layer.in,
-                                 .weights = weights->packed,
                                  .storage = weights->shape.storage,
                                  .start = weights->bias,
                                  .residual = args->residual,
@@ -47,11 +46,12 @@ attune_code cpu_linear(device *dev, device_pass *pass, device_weights *weights, 
         return attune_fail(error, ATTUNE_INTERNAL, SAMPLER_DOMAIN, weights->layer.name[0],
                            "'%s' is not made for this activation", weights->layer.name[0]);
     if (pass->planning) {
-        layer_want(pass, weights);
+        weights->wanted = pass->serial;
         pass_need(pass, 0, c.kernel->workspace(&c.args));
         return ATTUNE_OK;
     }
-    if (!weights->packed)
-        return layer_not_planned(weights, error);
+    attune_code code = layer_weights(dev, pass, weights, &c.args.weights, error);
+    if (code != ATTUNE_OK)
+        return code;
     return run_tasks(dev, pass->stream, c.kernel->tasks(&c.args), linear_task, &c, error);
 }

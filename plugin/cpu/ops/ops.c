@@ -84,7 +84,6 @@ static void plan(device *dev, device_pass *pass) {
     pass->serial = atomic_fetch_add(&dev->serial, 1) + 1;
     pass->shared_bytes = 0;
     pass->worker_bytes = 0;
-    pass->weights_bytes = 0;
 }
 
 static const device_ops ops = {
@@ -104,7 +103,11 @@ static const device_ops ops = {
     .weights_free = cpu_weights_free,
     .layer = cpu_layer,
     .plan = plan,
+    .wanted = cpu_wanted,
+    .packed_bytes = cpu_packed_bytes,
+    .packed = cpu_packed,
     .pack = cpu_pack,
+    .unpack = cpu_unpack,
     .linear = cpu_linear,
     .convolution = cpu_convolution,
     .group_norm = cpu_group_norm,
