@@ -42,6 +42,9 @@ TCase *cublas_cases(void);
 TCase *fragment_cases(void);
 TCase *mutant_cases(void);
 TCase *opcode_cases(void);
+TCase *backend_cases(void);
+TCase *device_cases(void);
+TCase *negotiation_cases(void);
 TCase *portable_cases(void);
 TCase *runtime_cases(void);
 

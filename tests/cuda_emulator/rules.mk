@@ -41,17 +41,17 @@ $(B)/tests/cuda/program.so: tests/cuda/program.cu
 	 $(foreach a,$(CUDA_ARCHS),-gencode arch=compute_$(a),code=compute_$(a)) -o $@ $<
 
 # The plugin's tests share the kernels' random problems and the plugin's host.
-CUDA_CHECK_OBJ := $(call obj,tests/cuda/*.c) $(TEST_OBJ) $(KERNEL_OBJ) $(B)/obj/tests/kernels/cases.o $(B)/obj/tests/kernels/plugin_host.o
+CUDA_CHECK_OBJ := $(call obj,tests/cuda/*.c) $(TEST_OBJ) $(KERNEL_OBJ) $(patsubst %,$(B)/obj/tests/kernels/%.o,cases oracle plugin_host) $(B)/obj/sample_host/npy.o $(B)/obj/sample_host/output.o
 $(B)/tests/cuda/check: $(CUDA_CHECK_OBJ) $(B)/libattune.a $(EMULATOR)/libcudart.so.13 $(EMULATOR)/libcublas.so.13
 	@mkdir -p $(@D)
 	$(call say,LD,$@)
-	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(CHECK_LIBS) $(HOST_LIBS)
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(CHECK_LIBS) $(CLI_LIBS) $(HOST_LIBS)
 # One test expects SIGSEGV, and tests end without unloading what they loaded.
 .PHONY: check-cuda
 check-cuda:
-	@$(MAKE) -s --no-print-directory $(JOBS) $(B)/tests/cuda/check $(B)/tests/cuda/program.so $(CUDA_KERNELS)
+	@$(MAKE) -s --no-print-directory $(JOBS) $(B)/tests/cuda/check $(B)/tests/cuda/program.so $(CUDA_KERNELS) $(B)/manifest.json $(B)/sample_host
 	@echo "== cuda"
-	@$(if $(SAN),ASAN_OPTIONS=handle_segv=0:detect_leaks=0) CK_DEFAULT_TIMEOUT=0 ATTUNE_BUILD=$(B) ATTUNE_EMULATOR_QUIET=1 LD_LIBRARY_PATH=$(EMULATOR):$$LD_LIBRARY_PATH $(B)/tests/cuda/check
+	@$(if $(SAN),ASAN_OPTIONS=handle_segv=0:detect_leaks=0) CK_DEFAULT_TIMEOUT=0 ATTUNE_BUILD=$(B) ATTUNE_SOURCE=. ATTUNE_EMULATOR_QUIET=1 LD_LIBRARY_PATH=$(abspath $(EMULATOR)):$$LD_LIBRARY_PATH $(B)/tests/cuda/check
 else
 .PHONY: check-cuda
 check-cuda:
