@@ -38,6 +38,7 @@ void *suite_device(const void *bytes, size_t size);
 cudaError_t suite_run(cudaKernel_t kernel, unsigned threads, void **arguments);
 
 TCase *attention_cases(void);
+TCase *command_cases(void);
 TCase *cublas_cases(void);
 TCase *fragment_cases(void);
 TCase *mutant_cases(void);
@@ -47,5 +48,6 @@ TCase *device_cases(void);
 TCase *negotiation_cases(void);
 TCase *portable_cases(void);
 TCase *runtime_cases(void);
+TCase *swap_cases(void);
 
 #endif
