@@ -47,6 +47,7 @@ PRELOADS    := $(patsubst tests/preload/%.c,$(B)/tests/preload/%.so,$(wildcard t
 SUITES      := $(filter-out cuda,$(patsubst tests/%/,%,$(sort $(dir $(wildcard tests/*/check_*.c)))))
 EXAMPLES    := $(patsubst examples/%.c,$(B)/examples/%,$(wildcard examples/*.c))
 PLUGINS     := $(B)/attune-cpu.so $(B)/attune-sampler-cpu.so
+include plugin/cuda/rules.mk
 
 .PHONY: all build demo check check-long check-san check-tsan check-clang bench bench-engine lint format install clean deps help
 .DELETE_ON_ERROR:
@@ -156,7 +157,7 @@ $(B)/bench/engine: $(B)/obj/bench/engine.o $(KERNEL_OBJ)
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ -ldnnl -lm
 $(B)/manifest.json: manifest.json $(PLUGINS) $(B)/tools/fill_manifest
 	$(call say,FILL,$@)
-	$(Q)$(B)/tools/fill_manifest manifest.json $(B) $@
+	$(Q)$(B)/tools/fill_manifest manifest.json $(B) $@ $(WITHOUT)
 	@chmod go-w $@ $(B)
 $(B)/examples/%: $(B)/obj/examples/%.o $(B)/libattune.so
 	@mkdir -p $(@D)

@@ -464,6 +464,8 @@ START_TEST(memory_and_parts) {
     EXPECT("st.global.u32 [%out], 1;\nred.global.add.u32 [%out], 4;\nld.global.u32 %r, [%out];", 5);
     EXPECT("ld.global.s8 %r, [%b];", (s32)(int8_t)(l + 100));
     EXPECT("ld.global.u8 %r, [%c];", l + 200);
+    EXPECT(".reg .b64 %w, %v;\nmov.b64 %w, {%x, %y};\ncvt.s64.s32 %v, %w;\ncvt.u32.u64 %r, %v;", l);
+    EXPECT(".reg .b64 %w, %v;\nmov.b64 %w, pa;\nld.param.u64 %v, [%w+8];\nld.global.u32 %r, [%v];", 100);
 }
 END_TEST
 

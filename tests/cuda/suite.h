@@ -42,6 +42,7 @@ TCase *cublas_cases(void);
 TCase *fragment_cases(void);
 TCase *mutant_cases(void);
 TCase *opcode_cases(void);
+TCase *portable_cases(void);
 TCase *runtime_cases(void);
 
 #endif

@@ -1,10 +1,7 @@
 # The CUDA emulator: a stand-in libcudart.so.13 and libcublas.so.13 in $(B)/tests/cuda_emulator, for LD_LIBRARY_PATH, and the
 # kernels of tests/cuda. It needs nvcc, and CUDA's headers beside it; without it the suite says so and is skipped.
 
-NVCC ?= $(shell command -v nvcc 2>/dev/null)
-
 ifneq ($(NVCC),)
-CUDA_INCLUDE := $(abspath $(dir $(NVCC))../include)
 EMULATOR     := $(B)/tests/cuda_emulator
 EMULATOR_OBJ := $(call obj,tests/cuda_emulator/*.c)
 CUBLAS_OBJ   := $(B)/obj/tests/cuda_emulator/cublas.o
@@ -43,10 +40,12 @@ $(B)/tests/cuda/program.so: tests/cuda/program.cu
 	$(Q)$(NVCC) -shared -cudart shared -Xcompiler -fPIC --compress-mode=none -lineinfo \
 	 $(foreach a,$(CUDA_ARCHS),-gencode arch=compute_$(a),code=compute_$(a)) -o $@ $<
 
-$(B)/tests/cuda/check: $(call obj,tests/cuda/*.c) $(EMULATOR)/libcudart.so.13 $(EMULATOR)/libcublas.so.13
+# The plugin's tests share the kernels' random problems and the plugin's host.
+CUDA_CHECK_OBJ := $(call obj,tests/cuda/*.c) $(TEST_OBJ) $(KERNEL_OBJ) $(B)/obj/tests/kernels/cases.o $(B)/obj/tests/kernels/plugin_host.o
+$(B)/tests/cuda/check: $(CUDA_CHECK_OBJ) $(B)/libattune.a $(EMULATOR)/libcudart.so.13 $(EMULATOR)/libcublas.so.13
 	@mkdir -p $(@D)
 	$(call say,LD,$@)
-	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(CHECK_LIBS) -ldl
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(CHECK_LIBS) $(HOST_LIBS)
 # One test expects SIGSEGV, and tests end without unloading what they loaded.
 .PHONY: check-cuda
 check-cuda:
