@@ -35,6 +35,9 @@ INLINE bool copies_of_16(const void *at, const int64_t stride[4]) {
     return ((uintptr_t)at % 16 | (uint64_t)(stride[0] | stride[1] | stride[2]) % 8) == 0;
 }
 
+// A score that no mask made -inf.
+INLINE float not_masked(float score) { return score == -INFINITY ? -FLT_MAX : score; }
+
 // The online softmax of 16 M rows. `scale` turns a score into the exponent's base 2 and is positive.
 template <typename T, int M, int N> struct rows {
     float top[M][2];  // the maximum, scaled
@@ -62,51 +65,81 @@ template <typename T, int M, int N> struct rows {
                     s[m][n][i] = 0;
     }
 
-    // Keys at and behind `end` do not exist.
-    __device__ __forceinline__ void mask_tail(int64_t key, int64_t end) {
-        const int left = (int)(end - key < 8 * N ? end - key : 8 * N) - (int)(threadIdx.x % 4) * 2;
+    // Of row (m, half), the first `left` keys of the tile are seen.
+    __device__ __forceinline__ void hide(int m, int half, int64_t left) {
+        const int own = (int)(left < 0 ? 0 : left < 8 * N ? left : 8 * N) - (int)(threadIdx.x % 4) * 2;
+#pragma unroll
+        for (int n = 0; n < N; ++n)
+#pragma unroll
+            for (int i = 0; i < 2; ++i)
+                if (8 * n + i >= own)
+                    s[m][n][2 * half + i] = -INFINITY;
+    }
+
+    __device__ __forceinline__ void hide_tail(int64_t left) {
+#pragma unroll
+        for (int m = 0; m < M; ++m) {
+            hide(m, 0, left);
+            hide(m, 1, left);
+        }
+    }
+
+    // One row's part of a mask, from its element for the lane's first key on; the first `own` keys exist.
+    __device__ __forceinline__ void mask_bool(int m, int half, const uint8_t *at, int64_t stride, int own) {
+#pragma unroll
+        for (int n = 0; n < N; ++n)
+#pragma unroll
+            for (int i = 0; i < 2; ++i) {
+                if (8 * n + i < own && *at == 0)
+                    s[m][n][2 * half + i] = -INFINITY;
+                at += i ? 7 * stride : stride;
+            }
+    }
+    __device__ __forceinline__ void mask_float(int m, int half, const float *at, int64_t stride, int own) {
+#pragma unroll
+        for (int n = 0; n < N; ++n)
+#pragma unroll
+            for (int i = 0; i < 2; ++i) {
+                const float added = 8 * n + i < own ? *at : 0.0f;
+                float &score = s[m][n][2 * half + i];
+                score = __fmul_rn(added, ATTUNE_LOG2E_F32) == -INFINITY
+                            ? -INFINITY
+                            : not_masked(__fmaf_rn(added, ATTUNE_LOG2E_F32, score));
+                at += i ? 7 * stride : stride;
+            }
+    }
+
+    // Rules 19 and 20 for keys from `key` to args.n_k: a masked score is -inf, and no other is (one that the product
+    // made is the least finite number, whose weight is 0 as well). With a float mask scores come out scaled.
+    __device__ __forceinline__ void mask(const attune_attention_f32 &args, const head &h, float scale, int64_t row,
+                                         int64_t key) {
+        const bool is_float = args.mask_kind == ATTUNE_KERNEL_MASK_FLOAT;
+        const int64_t column = key + threadIdx.x % 4 * 2, left = args.n_k - column;
+        const int own = (int)(left < 8 * N ? left : 8 * N);
 #pragma unroll
         for (int m = 0; m < M; ++m)
 #pragma unroll
             for (int n = 0; n < N; ++n)
 #pragma unroll
-                for (int i = 0; i < 4; ++i)
-                    s[m][n][i] = 8 * n + i % 2 < left ? s[m][n][i] : -INFINITY;
-    }
-
-    // Rules 19 and 20: a masked score is -inf, and no other is (one that the product made is the least finite number,
-    // whose weight is 0 as well). With a float mask scores come out scaled.
-    __device__ __forceinline__ void mask(const attune_attention_f32 &args, const head &h, float scale, int64_t row,
-                                         int64_t key) {
-        const int64_t shift = args.n_k - args.n_q;
-        const int64_t base = h.batch * args.stride_mask[0] + h.index * args.stride_mask[1];
+                for (int i = 0; i < 4; ++i) {
+                    if (is_float)
+                        s[m][n][i] = __fmul_rn(s[m][n][i], scale);
+                    s[m][n][i] = not_masked(s[m][n][i]);
+                }
 #pragma unroll
         for (int m = 0; m < M; ++m)
 #pragma unroll
             for (int half = 0; half < 2; ++half) {
                 const int64_t at = row + 16 * m + 8 * half + threadIdx.x % 32 / 4;
                 const int64_t query = at < args.n_q ? at : args.n_q - 1;
-                const int64_t line = base + query * args.stride_mask[2];
-#pragma unroll
-                for (int n = 0; n < N; ++n)
-#pragma unroll
-                    for (int i = 0; i < 2; ++i) {
-                        const int64_t j = key + 8 * n + threadIdx.x % 4 * 2 + i;
-                        float &score = s[m][n][2 * half + i];
-                        bool hidden = j >= args.n_k || (args.causal && j > query + shift);
-                        float added = 0;
-                        if (!hidden && args.mask_kind == ATTUNE_KERNEL_MASK_BOOL)
-                            hidden = ((const uint8_t *)args.mask)[line + j * args.stride_mask[3]] == 0;
-                        if (!hidden && args.mask_kind == ATTUNE_KERNEL_MASK_FLOAT) {
-                            added = ((const float *)args.mask)[line + j * args.stride_mask[3]];
-                            hidden = __fmul_rn(added, ATTUNE_LOG2E_F32) == -INFINITY;
-                        }
-                        float made = args.mask_kind == ATTUNE_KERNEL_MASK_FLOAT
-                                         ? __fmaf_rn(added, ATTUNE_LOG2E_F32, __fmul_rn(score, scale))
-                                         : score;
-                        made = made == -INFINITY ? -FLT_MAX : made;
-                        score = hidden ? -INFINITY : made;
-                    }
+                const int64_t element = h.batch * args.stride_mask[0] + h.index * args.stride_mask[1] +
+                                        query * args.stride_mask[2] + column * args.stride_mask[3];
+                if (args.mask_kind == ATTUNE_KERNEL_MASK_BOOL)
+                    mask_bool(m, half, (const uint8_t *)args.mask + element, args.stride_mask[3], own);
+                else if (is_float)
+                    mask_float(m, half, (const float *)args.mask + element, args.stride_mask[3], own);
+                const int64_t seen = args.causal ? query + args.n_k - args.n_q + 1 : args.n_k;
+                hide(m, half, (seen < args.n_k ? seen : args.n_k) - key);
             }
     }
 
@@ -123,7 +156,8 @@ template <typename T, int M, int N> struct rows {
                     best = fmaxf(best, fmaxf(s[m][n][2 * half], s[m][n][2 * half + 1]));
                 best = fmaxf(best, __shfl_xor_sync(~0u, best, 1));
                 best = fmaxf(best, __shfl_xor_sync(~0u, best, 2));
-                const float next = fmaxf(top[m][half], __fmul_rn(best, scale));
+                // never below the product that weights are made with, so that none is above 1
+                const float scaled = __fmul_rn(best, scale), next = fmaxf(top[m][half], __fmaf_rn(fabsf(scaled), 0x1p-23f, scaled));
                 correction[m][half] = exp2_approximate(__fsub_rn(top[m][half], next));
                 top[m][half] = next;
 #pragma unroll

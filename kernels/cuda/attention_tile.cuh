@@ -132,7 +132,7 @@ template <typename T, int D, int M, int KEYS, bool GENERAL, bool CHUNKED> struct
         }
     }
 
-    template <bool SPECIAL> __device__ __forceinline__ void values() {
+    __device__ __forceinline__ void values() {
         const uint32_t last = sv - lane_v() + threadIdx.x % 32 * LINE + STEPS * 32;
 #pragma unroll
         for (int two = 0; two < KEYS / 32; ++two) {
@@ -152,8 +152,8 @@ template <typename T, int D, int M, int KEYS, bool GENERAL, bool CHUNKED> struct
                     ldmatrix4_trans(b, sv + (2 * two + k) * 16 * LINE + c * 32);
 #pragma unroll
                     for (int m = 0; m < M; ++m) {
-                        multiply<T, SPECIAL>(o[m][2 * c], p[m][k], b[0], b[1]);
-                        multiply<T, SPECIAL>(o[m][2 * c + 1], p[m][k], b[2], b[3]);
+                        mma16<T>(o[m][2 * c], p[m][k], b[0], b[1]);
+                        mma16<T>(o[m][2 * c + 1], p[m][k], b[2], b[3]);
                     }
                 }
             if constexpr (ODD) {
@@ -161,11 +161,39 @@ template <typename T, int D, int M, int KEYS, bool GENERAL, bool CHUNKED> struct
                 ldmatrix4_trans(b, last + two * 32 * LINE);
 #pragma unroll
                 for (int m = 0; m < M; ++m) {
-                    multiply<T, SPECIAL>(o[m][COLUMNS - 1], p[m][0], b[0], b[1]);
-                    multiply<T, SPECIAL>(o[m][COLUMNS - 1], p[m][1], b[2], b[3]);
+                    mma16<T>(o[m][COLUMNS - 1], p[m][0], b[0], b[1]);
+                    mma16<T>(o[m][COLUMNS - 1], p[m][1], b[2], b[3]);
                 }
             }
         }
+    }
+
+    // The same where values are infinite or NaN and keys masked; rare, so a loop whose weights lie in local memory.
+    __device__ __forceinline__ void special_values() {
+        uint32_t p[KEYS / 16][M][4];
+#pragma unroll
+        for (int k = 0; k < KEYS / 16; ++k)
+#pragma unroll
+            for (int m = 0; m < M; ++m) {
+                r.left_factor(m, k, p[k][m]);
+                mma16<T>(r.sum[m], p[k][m], element<T>::ONES, element<T>::ONES);
+            }
+#pragma unroll 1
+        for (int k = 0; k < KEYS / 16; ++k)
+#pragma unroll
+            for (int c = 0; c < (D + 15) / 16; ++c) {
+                uint32_t b[4];
+                if (c < D / 16)
+                    ldmatrix4_trans(b, sv + k * 16 * LINE + c * 32);
+                else
+                    ldmatrix2_trans(b, sv + k * 16 * LINE + c * 32);
+#pragma unroll
+                for (int m = 0; m < M; ++m) {
+                    mma16_special<T>(o[m][2 * c], p[k][m], b[0], b[1]);
+                    if (c < D / 16)
+                        mma16_special<T>(o[m][c < D / 16 ? 2 * c + 1 : 0], p[k][m], b[2], b[3]);
+                }
+            }
     }
 
     // Where a lane reads keys (two matrices of 8 keys, each of depth 16) and values (16 keys by 16 channels).
@@ -178,20 +206,21 @@ template <typename T, int D, int M, int KEYS, bool GENERAL, bool CHUNKED> struct
         return lane % 16 * LINE + lane / 16 * 16;
     }
 
-    // True where the thread's part of the tile of values, which has landed, holds an infinity or a NaN.
+    // True, for the whole warp, where the tile of values, which has landed, holds an infinity or a NaN.
     __device__ __forceinline__ bool finds_special() const {
-        const int lane = threadIdx.x % 32;
+        const uint32_t first = sv - lane_v() + threadIdx.x % 32 * LINE;
         uint32_t found = 0;
-        for (int j = 0; lane / OWN + j * GROUP < CHUNKS; ++j) {
+#pragma unroll 1
+        for (int j = 0; j < KEYS / 32 * CHUNKS; ++j) {
             uint32_t w[4];
             asm volatile("ld.shared.v4.b32 {%0,%1,%2,%3}, [%4];"
                          : "=r"(w[0]), "=r"(w[1]), "=r"(w[2]), "=r"(w[3])
-                         : "r"(to_v + j * GROUP * 16)
+                         : "r"(first + j / CHUNKS * 32 * LINE + j % CHUNKS * 16)
                          : "memory");
             for (int i = 0; i < 4; ++i)
                 found |= not_finite<T>(w[i]);
         }
-        return found != 0;
+        return __any_sync(~0u, found != 0);
     }
 
     // One tile. LAST: no other follows, and it may end early.
@@ -210,17 +239,13 @@ template <typename T, int D, int M, int KEYS, bool GENERAL, bool CHUNKED> struct
                 r.mask(args, h, scale, row + threadIdx.x / 32 * 16 * M, key);
                 factor = args.mask_kind == ATTUNE_KERNEL_MASK_FLOAT ? 1.0f : scale;
             } else if (key + KEYS > keys)
-                r.mask_tail(key, keys);
+                r.hide_tail(keys - key);
         } else if constexpr (LAST)
-            r.mask_tail(key, keys);
+            r.hide_tail(keys - key);
         r.template weights<GENERAL>(factor);
         r.rescale(o);
         copies_land();
-        bool special = false;
-        if constexpr (GENERAL)
-            special = __syncthreads_or(masks && finds_special());
-        else
-            __syncthreads(); // the values are there, and everyone has done with the keys
+        __syncthreads(); // the values are there, and everyone has done with the keys
         const int64_t next = key + KEYS;
         if (GENERAL ? next < keys : !LAST) {
             if (GENERAL || next + KEYS > keys)
@@ -228,10 +253,10 @@ template <typename T, int D, int M, int KEYS, bool GENERAL, bool CHUNKED> struct
             else
                 copy_k<false>(next);
         }
-        if (GENERAL && special)
-            values<true>();
+        if (GENERAL && masks && finds_special())
+            special_values();
         else
-            values<false>();
+            values();
     }
 
     __device__ __forceinline__ void store(int64_t chunk) {

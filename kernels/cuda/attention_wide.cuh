@@ -1,5 +1,5 @@
 // attention_wide.cuh: attention for every head size up to 512, of keys and of values apart: a block of four warps has
-// 32 queries together. Warp w multiplies the w-th quarter of the depth (its queries stay in registers), the four partial
+// 16 queries together. Warp w multiplies the w-th quarter of the depth (its queries stay in registers), the four partial
 // scores are added in the order of the warps by every warp, and each multiplies the weights with its quarter of the
 // channels. Algorithm and order of keys as in attention_tile.cuh, so the class is `invariant` too.
 //
@@ -11,7 +11,7 @@
 #include "kernels/cuda/attention_shapes.h"
 
 template <typename T, int SIZE, bool CHUNKED> struct wide_kernel {
-    static constexpr int KEYS = ATTUNE_CUDA_WIDE_KEYS, ROWS = ATTUNE_CUDA_WIDE_ROWS, M = 2, SCORE_ROW = 24;
+    static constexpr int KEYS = ATTUNE_CUDA_WIDE_KEYS, ROWS = ATTUNE_CUDA_WIDE_ROWS, M = ROWS / 16, SCORE_ROW = 24;
     static constexpr int MOST = ATTUNE_CUDA_WIDE_SIZE / 64; // 16s of depth, and of channels, of a warp
 
     const attune_attention_f32 &args;
@@ -181,7 +181,7 @@ template <typename T, int SIZE, bool CHUNKED> struct wide_kernel {
         if (masks)
             r.mask(args, h, scale, row, key);
         else if (key + KEYS > keys)
-            r.mask_tail(key, keys);
+            r.hide_tail(keys - key);
         r.template weights<true>(factor);
         r.rescale(o);
         uint32_t p[M][4];

@@ -40,9 +40,11 @@ cudaError_t suite_run(cudaKernel_t kernel, unsigned threads, void **arguments);
 TCase *attention_cases(void);
 TCase *cublas_cases(void);
 TCase *fragment_cases(void);
+TCase *kernel_mutant_cases(void);
 TCase *mutant_cases(void);
 TCase *opcode_cases(void);
 TCase *portable_cases(void);
 TCase *runtime_cases(void);
+TCase *tensor_core_cases(void);
 
 #endif
