@@ -7,6 +7,10 @@
 #include <stdio.h>
 #include <string.h>
 
+#define FLASH                                                                                                \
+    { attune_cuda_plan_flash, CUDA_IMAGE_flash, ATTUNE_DETERMINISM_INVARIANT, 1 }
+#define EFFICIENT                                                                                            \
+    { attune_cuda_plan_memory_efficient, CUDA_IMAGE_efficient, ATTUNE_DETERMINISM_REPEATABLE, 1 }
 #define PORTABLE                                                                                             \
     { attune_cuda_plan_portable, CUDA_IMAGE_portable, ATTUNE_DETERMINISM_PORTABLE, 0 }
 
@@ -24,14 +28,14 @@ const cuda_backend cuda_backends[CUDA_BACKENDS] = {
      .arithmetic = "attune-cuda-sdp-1",
      .priority = 70,
      .determinism = ATTUNE_DETERMINISM_INVARIANT,
-     .routes = {PORTABLE}},
+     .routes = {FLASH, PORTABLE}},
     {.name = "xformers",
      .aliases = {"memory-efficient"},
      .label = "memory-efficient attention (not that library)",
      .arithmetic = "attune-cuda-memory-efficient-1",
      .priority = 100,
      .determinism = ATTUNE_DETERMINISM_REPEATABLE,
-     .routes = {PORTABLE}},
+     .routes = {EFFICIENT, PORTABLE}},
     {.name = "math",
      .aliases = {"None"},
      .label = "no optimization: the matrix of all scores, by cuBLAS",

@@ -13,7 +13,7 @@
 #include <pthread.h>
 
 /* One fat binary for each file of kernels/cuda. */
-#define CUDA_IMAGES(X) X(portable) X(softmax)
+#define CUDA_IMAGES(X) X(portable) X(softmax) X(flash) X(efficient)
 enum {
 #define CUDA_IMAGE(name) CUDA_IMAGE_##name,
     CUDA_IMAGES(CUDA_IMAGE)

@@ -41,6 +41,7 @@ TCase *attention_cases(void);
 TCase *command_cases(void);
 TCase *cublas_cases(void);
 TCase *fragment_cases(void);
+TCase *kernel_mutant_cases(void);
 TCase *mutant_cases(void);
 TCase *opcode_cases(void);
 TCase *backend_cases(void);
@@ -49,5 +50,6 @@ TCase *negotiation_cases(void);
 TCase *portable_cases(void);
 TCase *runtime_cases(void);
 TCase *swap_cases(void);
+TCase *tensor_core_cases(void);
 
 #endif

@@ -33,6 +33,12 @@ $(B)/tests/cuda/kernels/%.fatbin: tests/cuda/kernels/%.cu
 	$(call say,NVCC,$@)
 	$(Q)$(NVCC) -fatbin --compress-mode=none -lineinfo $(foreach a,$(CUDA_ARCHS),-gencode arch=compute_$(a),code=compute_$(a)) -o $@ $<
 
+# The shipped kernels with one bug each, of tests/cuda/mutations.txt: NAME-KERNEL.fatbin.
+CUDA_MUTANTS := $(shell sed -n 's/^\([a-z_]*\) | \([a-z]*\) | .*/\1-\2/p' tests/cuda/mutations.txt)
+$(B)/tests/cuda/mutants/%.fatbin: tests/cuda/mutations.txt tests/cuda/mutate.sh tests/cuda/mutant_kernels.cu $(wildcard kernels/*.h kernels/cuda/*.h kernels/cuda/*.cuh)
+	$(call say,NVCC,$@)
+	$(Q)NVCC="$(NVCC)" tests/cuda/mutate.sh $(subst -, ,$*) $(B)/tests/cuda/mutants/$*
+
 # A library as nvcc builds it, host code and all, linked with the shared runtime: it finds the stand-in by LD_LIBRARY_PATH.
 $(B)/tests/cuda/program.so: tests/cuda/program.cu
 	@mkdir -p $(@D)
@@ -41,7 +47,7 @@ $(B)/tests/cuda/program.so: tests/cuda/program.cu
 	 $(foreach a,$(CUDA_ARCHS),-gencode arch=compute_$(a),code=compute_$(a)) -o $@ $<
 
 # The plugin's tests share the kernels' random problems and the plugin's host.
-CUDA_SHARED_OBJ := $(TEST_OBJ) $(KERNEL_OBJ) $(patsubst %,$(B)/obj/tests/kernels/%.o,cases oracle plugin_host) $(B)/obj/sample_host/npy.o $(B)/obj/sample_host/output.o
+CUDA_SHARED_OBJ := $(TEST_OBJ) $(KERNEL_OBJ) $(patsubst %,$(B)/obj/tests/kernels/%.o,cases oracle plugin_host) $(B)/obj/sample_host/npy.o $(B)/obj/sample_host/output.o $(call obj,kernels/cuda/*.c)
 $(B)/tests/cuda/check: $(call obj,tests/cuda/*.c) $(CUDA_SHARED_OBJ) $(B)/libattune.a $(EMULATOR)/libcudart.so.13 $(EMULATOR)/libcublas.so.13
 	@mkdir -p $(@D)
 	$(call say,LD,$@)
@@ -55,9 +61,11 @@ $(B)/tests/cuda/attune-cuda-b.so: $(B)/attune-cuda.so
 # One test expects SIGSEGV, and tests end without unloading what they loaded.
 .PHONY: check-cuda
 check-cuda:
-	@$(MAKE) -s --no-print-directory $(JOBS) $(B)/tests/cuda/check $(B)/tests/cuda/program.so $(B)/tests/cuda/attune-cuda-b.so $(CUDA_KERNELS) $(B)/manifest.json $(B)/sample_host
+	@$(MAKE) -s --no-print-directory $(JOBS) $(B)/tests/cuda/check $(B)/tests/cuda/program.so $(B)/tests/cuda/attune-cuda-b.so $(CUDA_KERNELS) $(B)/kernels/cuda/flash.fatbin $(B)/kernels/cuda/efficient.fatbin \
+	 $(CUDA_MUTANTS:%=$(B)/tests/cuda/mutants/%.fatbin) $(B)/manifest.json $(B)/sample_host
 	@echo "== cuda"
 	@$(if $(SAN),ASAN_OPTIONS=handle_segv=0:detect_leaks=0) CK_DEFAULT_TIMEOUT=0 ATTUNE_BUILD=$(B) ATTUNE_SOURCE=. ATTUNE_EMULATOR_QUIET=1 LD_LIBRARY_PATH=$(abspath $(EMULATOR)):$$LD_LIBRARY_PATH $(B)/tests/cuda/check
+	@scripts/cuda_budget.py check $(B) || [ $$? = 77 ]
 
 # The same tests with NVIDIA's runtime.
 $(B)/tests/cuda/check_gpu: $(call obj,tests/cuda/hardware/*.c) $(patsubst %,$(B)/obj/tests/cuda/%.o,check_portable check_backends check_commands device_call) $(CUDA_SHARED_OBJ) $(B)/libattune.a
