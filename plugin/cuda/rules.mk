@@ -23,7 +23,9 @@ CUDA_CODE := $(foreach s,$(CUDA_SM),$(s)=$(call cuda_ptx_of,$(s)))
 comma := ,
 empty :=
 CUDA_GENCODE := $(foreach p,$(CUDA_PTX),$(if $(filter %=$(p),$(CUDA_CODE)),-gencode arch=compute_$(p)$(comma)code=[compute_$(p)$(subst $(empty) $(empty),,$(patsubst %=$(p),$(comma)sm_%,$(filter %=$(p),$(CUDA_CODE))))]))
-NVCC_FLAGS = -std=c++17 -I. --compress-mode=none -lineinfo -ftz=false -prec-div=true -prec-sqrt=true
+# CUDA_LINES=-lineinfo adds the .cu lines, for the emulator's reports and for profilers, and makes the library three times as large.
+CUDA_LINES ?=
+NVCC_FLAGS = -std=c++17 -I. --compress-mode=none $(CUDA_LINES) -ftz=false -prec-div=true -prec-sqrt=true
 $(B)/kernels/cuda/portable.fatbin: NVCC_FLAGS += -fmad=false
 
 $(B)/obj/plugin/cuda/%.o: ALL_CFLAGS += -isystem $(CUDA_INCLUDE)
