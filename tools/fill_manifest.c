@@ -1,7 +1,7 @@
 /*
- * fill_manifest.c: `fill_manifest TEMPLATE FOLDER OUT` copies a manifest and fills in size and SHA-256 of
- * each library, found at its path beneath FOLDER. OUT is replaced in one step, readable by all and writable
- * by its owner.
+ * fill_manifest.c: `fill_manifest TEMPLATE FOLDER OUT [WITHOUT...]` copies a manifest and fills in size and
+ * SHA-256 of each library, found at its path beneath FOLDER; libraries whose id is one of WITHOUT are left
+ * out. OUT is replaced in one step, readable by all and writable by its owner.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -41,6 +41,15 @@ static int measure(const char *path, json_int_t *size, char digest_text[2 * SHA2
     for (size_t i = 0; i < sizeof digest; ++i)
         (void)snprintf(digest_text + 2 * i, 3, "%02x", digest[i]);
     return 0;
+}
+
+static void leave_out(json_t *manifest, const char *id) {
+    json_t *libraries = json_object_get(manifest, "libraries");
+    for (size_t i = json_array_size(libraries); i-- > 0;) {
+        const char *has = json_string_value(json_object_get(json_array_get(libraries, i), "id"));
+        if (has && strcmp(has, id) == 0)
+            (void)json_array_remove(libraries, i);
+    }
 }
 
 static int fill(json_t *manifest, const char *template, const char *folder) {
@@ -87,8 +96,8 @@ static int write_whole(const json_t *manifest, const char *path) {
 
 int main(int argc, char **argv) {
     json_error_t problem;
-    if (argc != 4) {
-        fprintf(stderr, "usage: fill_manifest TEMPLATE FOLDER OUT\n");
+    if (argc < 4) {
+        fprintf(stderr, "usage: fill_manifest TEMPLATE FOLDER OUT [WITHOUT...]\n");
         return 2;
     }
     json_t *manifest = json_load_file(argv[1], JSON_REJECT_DUPLICATES, &problem);
@@ -96,6 +105,8 @@ int main(int argc, char **argv) {
         fprintf(stderr, "fill_manifest: %s:%d: %s\n", argv[1], problem.line, problem.text);
         return 1;
     }
+    for (int i = 4; i < argc; ++i)
+        leave_out(manifest, argv[i]);
     int status = fill(manifest, argv[1], argv[2]);
     if (!status)
         status = write_whole(manifest, argv[3]);

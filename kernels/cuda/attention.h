@@ -54,6 +54,8 @@ typedef int attune_cuda_planner(const attune_attention_f32 *args, int cc, attune
 
 /* attune-f32-1, every problem. */
 attune_cuda_planner attune_cuda_plan_portable;
+/* The softmax between the two matrix products of backend `math`: args.matrix holds the scores. */
+attune_cuda_planner attune_cuda_plan_softmax;
 /* float16 and bfloat16 by tensor cores: FlashAttention-2, and memory-efficient with keys split for short
  * queries. */
 attune_cuda_planner attune_cuda_plan_flash;

@@ -8,13 +8,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-typedef uint16_t u16, f16, bf16;
+typedef uint16_t u16, n16, f16, bf16;
 typedef uint32_t u32, n32, h32, h2,
-    b2; /* n32: not 0; h32: a small number; h2, b2: pairs of halves, of bf16 */
-typedef uint64_t u64;
+    b2; /* n32, n16, n64: not 0; h32: a small number; h2, b2: pairs of halves, of bf16 */
+typedef uint64_t u64, n64;
 typedef int16_t s16;
-typedef int32_t s32, d32; /* d32: not 0, not -1 */
-typedef int64_t s64;
+typedef int32_t s32, d32; /* d32, d64: not 0, not -1 */
+typedef int64_t s64, d64;
 typedef float f32;
 typedef double f64;
 typedef unsigned __int128 u128;
@@ -114,6 +114,36 @@ static double of_half(u32 h) {
     return h >> 15 & 1 ? -value : value;
 }
 
+static double of_bf16(u32 b) {
+    const u32 bits = b << 16;
+    f32 x;
+    memcpy(&x, &bits, sizeof x);
+    return (double)x;
+}
+
+/* Towards zero: the rounded value, or the one before it. */
+static u16 cut_half(double x) {
+    const u16 near = to_half(x);
+    return (u16)(near - (fabs(of_half(near)) > fabs(x)));
+}
+
+static u16 cut_bf16(double x) {
+    const u16 near = to_bf16(x);
+    return (u16)(near - (fabs(of_bf16(near)) > fabs(x)));
+}
+
+static double smaller_or_nan(double x, double y) {
+    return isnan(x) || isnan(y) ? NAN : smaller(x, y);
+}
+
+static s64 to_s64(double x) {
+    return isnan(x) ? 0 : x >= 0x1p63 ? INT64_MAX : x < -0x1p63 ? INT64_MIN : (s64)x;
+}
+
+static u64 to_u64(double x) {
+    return isnan(x) || x < 0 ? 0 : x >= 0x1p64 ? UINT64_MAX : (u64)x;
+}
+
 static u32 pair(u16 low, u16 high) {
     return low | (u32)high << 16;
 }
@@ -151,7 +181,7 @@ static const struct row {
 };
 
 static int source_count(const struct row *r) {
-    static const char *const three[] = {"mad.", "fma.", "bfe.", "shf.", "prmt."};
+    static const char *const three[] = {"mad.", "fma.", "bfe.", "shf.", "prmt.", "sad."};
     if (r->sources)
         return r->sources;
     for (size_t i = 0; i < sizeof three / sizeof *three; ++i)
@@ -212,6 +242,12 @@ static u64 value_of(const char *type, u64 *state) {
     const u64 made = at_edge ? integers[edge % 15] : bits;
     if (strcmp(type, "n32") == 0)
         return (u32)made ? made : 3;
+    if (strcmp(type, "n16") == 0)
+        return (u16)made ? made : 3;
+    if (strcmp(type, "n64") == 0)
+        return made ? made : 3;
+    if (strcmp(type, "d64") == 0)
+        return made && made != UINT64_MAX ? made : 7;
     if (strcmp(type, "d32") == 0)
         return (u32)made && (u32)made != UINT32_MAX ? made : 7;
     return made;
@@ -396,6 +432,42 @@ START_TEST(predicates) {
 }
 END_TEST
 
+/* Every type of selp, and the windows of shared and local memory in the generic space. */
+START_TEST(choices_and_address_spaces) {
+    static const struct {
+        const char *type;
+        int bits;
+    } types[] = {{"b16", 16}, {"u16", 16}, {"s16", 16}, {"b32", 32}, {"u32", 32}, {"s32", 32},
+                 {"f32", 32}, {"b64", 64}, {"u64", 64}, {"s64", 64}, {"f64", 64}};
+    for (size_t i = 0; i < sizeof types / sizeof *types; ++i) {
+        char body[512];
+        snprintf(
+            body, sizeof body,
+            ".reg .b%d %%v, %%w;\ncvt.u%d.u32 %%v, %%y;\ncvt.u%d.u32 %%w, %%z;\nsetp.lt.u32 %%p, %%x, 12;\n"
+            "selp.%s %%v, %%v, %%w, %%p;\ncvt.u32.u%d %%r, %%v;",
+            types[i].bits, types[i].bits, types[i].bits, types[i].type, types[i].bits);
+        if (types[i].bits == 32)
+            snprintf(body, sizeof body, "setp.lt.u32 %%p, %%x, 12;\nselp.%s %%r, %%y, %%z, %%p;",
+                     types[i].type);
+        EXPECT(body, l < 12 ? l + 100 : l + 200);
+    }
+    EXPECT(".reg .b64 %g, %s, %o;\nmov.u64 %s, tile;\nmul.wide.u32 %o, %x, 4;\nadd.s64 %s, %s, "
+           "%o;\ncvta.shared.u64 %g, %s;\nst.u32 [%g], %y;\nbar.warp.sync -1;\nld.shared.u32 %r, [%s];",
+           l + 100);
+    EXPECT(".reg .b64 %g, %s, %o;\nmov.u64 %s, tile;\nmul.wide.u32 %o, %x, 4;\nadd.s64 %s, %s, "
+           "%o;\nst.shared.u32 [%s], %y;\ncvta.shared.u64 %g, %s;\ncvta.to.shared.u64 %s, %g;\nld.shared.u32 "
+           "%r, [%s];",
+           l + 100);
+    EXPECT(".local .align 4 .b8 own[16];\n.reg .b64 %g, %s;\nmov.u64 %s, own;\ncvta.local.u64 %g, "
+           "%s;\nst.u32 [%g+4], "
+           "%z;\nld.local.u32 %r, [%s+4];",
+           l + 200);
+    EXPECT(".local .align 4 .b8 own[16];\n.reg .b64 %g, %s;\nmov.u64 %s, own;\nst.local.u32 [%s+8], "
+           "%z;\ncvta.local.u64 %g, %s;\ncvta.to.local.u64 %s, %g;\nld.local.u32 %r, [%s+8];",
+           l + 200);
+}
+END_TEST
+
 START_TEST(asynchronous_copies) {
     /* a copy lands at its wait; bytes of the source beyond the count are zeros */
     static const char *const begin = "mov.u32 %y, tile;\nshl.b32 %z, %x, 2;\nadd.u32 %y, %y, %z;\n";
@@ -464,6 +536,35 @@ START_TEST(memory_and_parts) {
     EXPECT("st.global.u32 [%out], 1;\nred.global.add.u32 [%out], 4;\nld.global.u32 %r, [%out];", 5);
     EXPECT("ld.global.s8 %r, [%b];", (s32)(int8_t)(l + 100));
     EXPECT("ld.global.u8 %r, [%c];", l + 200);
+    EXPECT(".reg .b64 %w, %v;\nmov.b64 %w, {%x, %y};\ncvt.s64.s32 %v, %w;\ncvt.u32.u64 %r, %v;", l);
+    EXPECT(".reg .b64 %w, %v;\nmov.b64 %w, pa;\nld.param.u64 %v, [%w+8];\nld.global.u32 %r, [%v];", 100);
+}
+END_TEST
+
+/* Every row of the emulator's table is in one of ours: in opcodes.h, or by its name in this file. */
+START_TEST(every_opcode_has_a_test) {
+    size_t size;
+    char *table = suite_read("tests/cuda_emulator/ops.h", &size),
+         *here = suite_read("tests/cuda/check_opcodes.c", &size),
+         *there = suite_read("tests/cuda/opcodes.h", &size);
+    int count = 0;
+    for (char *line = table; line; line = strchr(line, '\n')) {
+        char name[64], quoted[72], spaced[72];
+        line += *line == '\n';
+        if (sscanf(line, "%*[A-Z](\"%60[^\"]\"", name) != 1)
+            continue;
+        ++count;
+        snprintf(quoted, sizeof quoted, "(\"%s\"", name);
+        if (strncmp(name, "selp.", 5) == 0) /* choices_and_address_spaces has the types alone */
+            snprintf(spaced, sizeof spaced, "{\"%s\", ", name + 5);
+        else
+            snprintf(spaced, sizeof spaced, "%s ", name);
+        ck_assert_msg(strstr(there, quoted) || strstr(here, spaced), "%s has no test", name);
+    }
+    ck_assert_int_gt(count, 300);
+    free(table);
+    free(here);
+    free(there);
 }
 END_TEST
 
@@ -473,6 +574,8 @@ TCase *opcode_cases(void) {
     tcase_add_test(c, shuffles_and_votes);
     tcase_add_test(c, comparisons);
     tcase_add_test(c, predicates);
+    tcase_add_test(c, choices_and_address_spaces);
+    tcase_add_test(c, every_opcode_has_a_test);
     tcase_add_test(c, asynchronous_copies);
     tcase_add_test(c, branches_meet_again);
     tcase_add_test(c, memory_and_parts);

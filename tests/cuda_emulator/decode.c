@@ -71,8 +71,6 @@ static uint32_t source(parser *p, const operand *o, enum ptx_type type) {
         return parse_constant(p, immediate(p, o->value, o->floating, type), wide);
     if (o->kind == OPERAND_WORD && strcmp(o->word, "WARP_SZ") == 0)
         return parse_constant(p, LANES, wide);
-    if (o->kind == OPERAND_SYMBOL && o->symbol->kind == SYMBOL_PARAM)
-        parse_fail(p, "the address of parameter %s is not emulated", o->symbol->name);
     if (o->kind == OPERAND_SYMBOL && !o->symbol->dynamic)
         return parse_constant(p, o->value, wide);
     if (o->kind == OPERAND_SYMBOL)
@@ -582,9 +580,24 @@ static void decode_bits(context *c, const char *base) {
         read_from(c, source(c->p, &c->o[k], TYPE_B32));
 }
 
+/* A source of cvt may be wider than its type, then its low half is meant (9.4.1, operand size exceeding
+ * instruction-type size). */
+static void narrow_source(parser *p, const char *mnemonic, operand *operands, int count) {
+    const char *type = strrchr(mnemonic, '.');
+    if (strncmp(mnemonic, "cvt.", 4) != 0 || count != 2 || operands[1].kind != OPERAND_REGISTER ||
+        !wide_register(p, operands[1].reg) || parse_type_size(parse_type(type + 1)) == 8)
+        return;
+    char low[] = "cvt.u32.u64";
+    operand both[2] = {operands[1], operands[1]};
+    both[0].reg = parse_new_register(p, KIND_32);
+    decode(p, low, both, 2, NO_REGISTER, false);
+    operands[1].reg = both[0].reg;
+}
+
 void decode(parser *p, char *mnemonic, operand *operands, int count, uint32_t guard, bool guard_not) {
     char whole[MAX_NAME];
     snprintf(whole, sizeof whole, "%s", mnemonic);
+    narrow_source(p, mnemonic, operands, count);
     context c = {.p = p, .name = whole, .o = operands, .count = count, .i = parse_append(p)};
     c.i->guard = (uint16_t)guard;
     c.i->flags = guard_not ? GUARD_NOT : 0;

@@ -108,6 +108,15 @@ static inline f32 max_f32(f32 x, f32 y) {
     return x != x ? (y != y ? float_of(0x7fffffffu) : y) : (y != y ? x : ordered);
 }
 
+/* C leaves open which zero fmin and fmax give; the manual orders -0 below +0. */
+static inline f64 min_f64(f64 x, f64 y) {
+    return x == y ? (signbit(x) ? x : y) : fmin(x, y);
+}
+
+static inline f64 max_f64(f64 x, f64 y) {
+    return x == y ? (signbit(x) ? y : x) : fmax(x, y);
+}
+
 static inline f32 min_nan_f32(f32 x, f32 y) {
     return x != x || y != y ? float_of(0x7fffffffu) : min_f32(x, y);
 }

@@ -388,13 +388,13 @@ location(parser *p) { /* .loc file line column[, function_name label, inlined_at
     l.file = (int32_t)parse_number(p);
     l.line = (int32_t)parse_number(p);
     const char *rest = p->at;
-    int numbers[2] = {0};
     const char *end = memchr(rest, '\n', (size_t)(p->end - rest));
     const char *inlined =
         end && p->line == line ? memmem(rest, (size_t)(end - rest), "inlined_at", 10) : NULL;
-    if (inlined && sscanf(inlined, "inlined_at %d %d", &numbers[0], &numbers[1]) == 2) {
-        l.outer_file = numbers[0];
-        l.outer_line = numbers[1];
+    if (inlined) { /* not sscanf, which measures the whole module each time */
+        char *after = NULL;
+        l.outer_file = (int32_t)strtol(inlined + 10, &after, 10);
+        l.outer_line = (int32_t)strtol(after, NULL, 10);
     }
     m->locations = grow(p, m->locations, m->location_count, &m->location_capacity, sizeof *m->locations);
     m->locations[m->location_count] = l;

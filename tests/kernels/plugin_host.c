@@ -108,11 +108,11 @@ static const void *host_get_service(const attune_host *host, const char *id) {
     return strcmp(id, "attune.clock/1") == 0 ? (const void *)&self->clock : NULL;
 }
 
-void plugin_host_open(plugin_host *host) {
+void plugin_host_open_library(plugin_host *host, const char *name) {
     char path[1024];
     const char *build = getenv("ATTUNE_BUILD");
     memset(host, 0, sizeof *host);
-    (void)snprintf(path, sizeof path, "%s/attune-cpu.so", build ? build : "build");
+    (void)snprintf(path, sizeof path, "%s/%s", build ? build : "build", name);
     void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
     ck_assert_msg(library != NULL, "%s", dlerror());
     *(void **)&host->entry = dlsym(library, ATTUNE_PLUGIN_ENTRY);
@@ -124,11 +124,14 @@ void plugin_host_open(plugin_host *host) {
     host->clock = (attune_clock_service){sizeof host->clock, 0, host_now, host};
 }
 
-void plugin_host_start(plugin_host *host) {
+void plugin_host_open(plugin_host *host) {
+    plugin_host_open_library(host, "attune-cpu.so");
+}
+
+static void start(plugin_host *host) {
     uint32_t abi = ATTUNE_ABI_VERSION;
     attune_error error;
     attune_device_info info = {.struct_size = sizeof info};
-    plugin_host_open(host);
     ck_assert_int_eq(host->entry(&abi, &host->plugin), ATTUNE_OK);
     ck_assert_msg(host->plugin->create(&host->host, &host->instance, &error) == ATTUNE_OK, "%s",
                   error.message);
@@ -137,6 +140,16 @@ void plugin_host_start(plugin_host *host) {
     ck_assert(host->attention && host->device);
     ck_assert_int_eq(host->device->describe(host->instance, 0, &info, &error), ATTUNE_OK);
     host->id = info.id;
+}
+
+void plugin_host_start(plugin_host *host) {
+    plugin_host_open(host);
+    start(host);
+}
+
+void plugin_host_start_library(plugin_host *host, const char *name) {
+    plugin_host_open_library(host, name);
+    start(host);
 }
 
 void plugin_host_stop(plugin_host *host) {

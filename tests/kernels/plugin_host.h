@@ -1,6 +1,6 @@
 /*
- * tests/kernels/plugin_host.h: attune-cpu.so loaded by its entry, and a host for it made of nothing but the
- * four services: memory that counts and can run out, a pool of threads per call, a clock that the test sets.
+ * tests/kernels/plugin_host.h: a plugin loaded by its entry, and a host for it made of nothing but the four
+ * services: memory that counts and can run out, a pool of threads per call, a clock that the test sets.
  */
 #ifndef ATTUNE_TEST_KERNELS_PLUGIN_HOST_H
 #define ATTUNE_TEST_KERNELS_PLUGIN_HOST_H
@@ -23,13 +23,17 @@ typedef struct plugin_host {
     void *instance;
     const attune_attention_interface *attention;
     const attune_device_interface *device;
-    attune_device_id id; /* of the CPU */
+    attune_device_id id; /* of the first device */
 } plugin_host;
 
 /* Open the library and set up the services; no instance yet. */
 void plugin_host_open(plugin_host *host);
 /* The same, with an instance and its two tables. */
 void plugin_host_start(plugin_host *host);
+/* The same two with another library of the build folder, such as "attune-cuda.so"; `id` is then that of its
+ * first device. */
+void plugin_host_open_library(plugin_host *host, const char *name);
+void plugin_host_start_library(plugin_host *host, const char *name);
 /* Destroy the instance and check that nothing is left allocated. */
 void plugin_host_stop(plugin_host *host);
 /* A stream of `workers` threads: what parallel_for of this host expects. */

@@ -163,12 +163,16 @@ START_TEST(plugins_lists_what_scripts_rely_on) {
     run_result r = run("\"$HOST\" plugins --json");
     ck_assert_int_eq(r.status, 0);
     json_t *json = run_json(&r), *plugin, *device, *backend;
-    size_t i, k, n, backends = 0;
+    size_t i, k, n, backends = 0, others = 0;
     json_array_foreach(json_object_get(json, "plugins"), i, plugin) {
         ck_assert(json_is_string(json_object_get(plugin, "id")) &&
                   json_is_string(json_object_get(plugin, "version")));
         ck_assert(json_is_string(json_object_get(plugin, "path")) &&
                   json_is_integer(json_object_get(plugin, "generation")));
+        if (strcmp(json_string_value(json_object_get(plugin, "id")), "attune-cuda") == 0) {
+            ++others; /* by what build and machine have; tests/cuda has its tests */
+            continue;
+        }
         ck_assert_str_eq(json_string_value(json_object_get(plugin, "state")), "active");
         ck_assert(json_is_null(json_object_get(plugin, "refused")));
         json_array_foreach(json_object_get(plugin, "devices"), k, device) {
@@ -189,7 +193,7 @@ START_TEST(plugins_lists_what_scripts_rely_on) {
             }
         }
     }
-    ck_assert_uint_eq(json_array_size(json_object_get(json, "plugins")), 2);
+    ck_assert_uint_eq(json_array_size(json_object_get(json, "plugins")) - others, 2);
     ck_assert_uint_eq(backends, 6);
     json_decref(json);
     run_free(&r);
