@@ -19,7 +19,7 @@ WARN     := -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototy
 OPT      ?= -O2
 CFLAGS   ?= -g
 CPPFLAGS += -D_GNU_SOURCE -DATTUNE_VERSION='"$(VERSION)"' -DATTUNE_PLUGIN_DIR='"$(PREFIX)/lib/attune"' -Ihost_api -I.
-ALL_CFLAGS = -std=c11 $(WARN) $(OPT) -fPIC -fvisibility=hidden -ffp-contract=off -fno-math-errno -pthread -MMD -MP $(CPPFLAGS) $(CFLAGS)
+ALL_CFLAGS = -std=c11 $(WARN) $(OPT) -fPIC -fvisibility=hidden -ffp-contract=off -fno-math-errno -pthread -MMD -MP $(ABI_HEADERS:%=-I%) $(CPPFLAGS) $(CFLAGS)
 LDFLAGS  += -Wl,-z,noexecstack -Wl,-z,relro -Wl,-z,now -Wl,--as-needed -pthread
 ifdef SAN
 SANITIZERS  := $(if $(filter thread,$(SAN)),-fsanitize=thread,-fsanitize=address -fsanitize=undefined -fno-sanitize-recover=undefined)
@@ -188,6 +188,17 @@ $(B)/tests/fixtures/%.so: $(B)/obj/tests/fixtures/%.o plugin/plugin.map
 	@chmod go-w $@ $(@D)
 $(B)/tests/fixtures/plain_unique.so: FIXTURE_MAP = tests/fixtures/unique.map
 $(B)/tests/fixtures/racers.so: $(B)/obj/plugin/cpu/identify.o
+
+# Plugins of the past and of the future (tests/abi/README.md).
+$(B)/obj/tests/fixtures/frozen.o: ABI_HEADERS = tests/abi/1
+$(B)/obj/tests/fixtures/longer.o: ABI_HEADERS = $(B)/tests/abi/longer
+$(B)/obj/tests/fixtures/longer.o: ALL_CFLAGS += -Wno-missing-field-initializers
+$(B)/obj/tests/fixtures/longer.o: $(B)/tests/abi/longer/made
+$(B)/tests/abi/longer/made: tests/abi/lengthen.sh $(wildcard host_api/attune/*.h)
+	@mkdir -p $(@D)
+	$(call say,FILL,$(@D))
+	$(Q)tests/abi/lengthen.sh host_api $(@D)
+	@touch $@
 
 $(B)/obj/tests/preload/%.o: ALL_CFLAGS += -fno-sanitize=all
 $(B)/tests/preload/%.so: LDFLAGS += -fno-sanitize=all

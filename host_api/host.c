@@ -95,15 +95,18 @@ typedef struct tally {
     attune_error first; /* the first refusal; code OK = none */
 } tally;
 
-static void refuse(attune_generation *generation, const attune_error *error, tally *count) {
+/* What a machine lacks is no news where nobody asked for the library: a GPU's on a machine without one. */
+static void refuse(attune_generation *generation, const attune_error *error, bool quietly, tally *count) {
     attune_error *first = &count->first;
     if (first->code == ATTUNE_OK)
         *first = *error;
     atomic_store(&generation->state, ATTUNE_STATE_REFUSED);
     (void)snprintf(generation->refused, sizeof generation->refused,
                    *error->hint ? "%.240s (%.74s)" : "%.310s", error->message, error->hint);
-    attune_log(&generation->host->logger, ATTUNE_LOG_WARNING, generation->id, "refused: %s%s%s",
-               error->message, *error->hint ? "; " : "", error->hint);
+    generation->refused_code = error->code;
+    attune_log(&generation->host->logger,
+               quietly && error->code == ATTUNE_UNAVAILABLE ? ATTUNE_LOG_INFO : ATTUNE_LOG_WARNING,
+               generation->id, "refused: %s%s%s", error->message, *error->hint ? "; " : "", error->hint);
 }
 
 /* Load library i of a manifest and publish it, active or refused. The error is one of the host's own. */
@@ -144,7 +147,7 @@ static attune_code load_library(attune *host, attune_source *from, uint32_t i, b
         fits = attune_loader_load(generation, from->folder, from->folder_path, &from->manifest, library,
                                   &reason);
     if (fits)
-        refuse(generation, &reason, count);
+        refuse(generation, &reason, quietly, count);
     else
         atomic_store(&generation->state, ATTUNE_STATE_ACTIVE);
     attune_code code = attune_registry_publish(host, generation, before, error);

@@ -157,8 +157,10 @@ void attune_generation_identity(const attune_generation *generation, attune_plug
     attune_text_copy(out->version, sizeof out->version, generation->version);
     attune_text_copy(out->path, sizeof out->path, generation->path);
     attune_text_copy(out->state, sizeof out->state, names[state]);
-    if (state == ATTUNE_STATE_REFUSED)
+    if (state == ATTUNE_STATE_REFUSED) {
         attune_text_copy(out->refused, sizeof out->refused, generation->refused);
+        out->refused_code = generation->refused_code;
+    }
 }
 
 void attune_generation_status(const attune_generation *generation, attune_plugin_status *out) {

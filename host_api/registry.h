@@ -44,6 +44,7 @@ typedef struct attune_generation {
     char vendor[64];
     char path[512];
     char refused[320];
+    int32_t refused_code;
     char manifest[512];
     uint8_t sha256[32];
     const char *stage;              /* what is being done to load it: static text */

@@ -11,6 +11,7 @@
 #include <stdatomic.h>
 #include <stddef.h>
 #include <stdlib.h>
+#include <strings.h>
 #include <unistd.h>
 
 static pthread_mutex_t warnings_lock = PTHREAD_MUTEX_INITIALIZER;
@@ -174,13 +175,14 @@ static void check_sub_quad(const command *which, struct app *app) {
 }
 
 /* A manifest that was asked for by name must load whole: a library of it that is refused is an error, not a
- * note. */
+ * note, but where this machine lacks what it needs, such as a GPU: the warning tells that. */
 static attune_code check_refused(struct app *app, const char *manifest) {
     attune_code code = ATTUNE_OK;
     attune_snapshot *snapshot = attune_snapshot_acquire(app->host);
     for (uint32_t i = 0; code == ATTUNE_OK && i < attune_snapshot_count(snapshot); ++i) {
         attune_plugin_status status = {.struct_size = sizeof status};
-        if (attune_snapshot_plugin(snapshot, i, &status, NULL) == ATTUNE_OK && status.refused[0])
+        if (attune_snapshot_plugin(snapshot, i, &status, NULL) == ATTUNE_OK && status.refused[0] &&
+            status.refused_code != ATTUNE_UNAVAILABLE)
             code = attune_fail(&app->error, ATTUNE_FAILED_PRECONDITION, "sample_host", manifest,
                                "%s: %s was refused: %s", manifest, status.id, status.refused);
     }
@@ -226,12 +228,50 @@ attune_code app_not_served(struct app *app, attune_code code) {
     return code;
 }
 
-attune_code app_cpu_stream(struct app *app, attune_stream *stream) {
-    attune_device_id cpu;
-    attune_code code = attune_cpu_device(app->host, &cpu, &app->error);
-    if (code == ATTUNE_OK)
-        code = attune_stream_create(app->host, &cpu, (uint32_t)app->threads, stream, &app->error);
-    return code;
+int app_device_passes(const struct app *app, const attune_device_info *device) {
+    const attune_wish *wish = &app->wish;
+    size_t length = wish->device ? strlen(wish->device) : 0;
+    int named = !wish->device || (strncmp(device->name, wish->device, length) == 0 &&
+                                  (!device->name[length] || device->name[length] == ':'));
+    return named && (!wish->vendor || strcasecmp(wish->vendor, device->vendor) == 0) &&
+           device->memory_total >= wish->min_memory;
+}
+
+static int has_attention(const attune_snapshot *snapshot, const attune_device_id *device) {
+    attune_attention_info info = {.struct_size = sizeof info};
+    for (uint32_t i = 0; i < attune_snapshot_count(snapshot); ++i)
+        for (uint32_t j = 0; attune_snapshot_attention(snapshot, i, j, &info, NULL) == ATTUNE_OK; ++j)
+            if (attune_device_same(&info.device, device))
+                return 1;
+    return 0;
+}
+
+/* `cpu` is what the id becomes where no device passes. */
+static void find_device(struct app *app, attune_device_id *cpu) {
+    attune_device_info info = {.struct_size = sizeof info};
+    int found = 0;
+    attune_snapshot *snapshot = attune_snapshot_acquire(app->host);
+    for (uint32_t i = 0; i < attune_snapshot_count(snapshot); ++i)
+        for (uint32_t j = 0; attune_snapshot_device(snapshot, i, j, &info, NULL) == ATTUNE_OK; ++j) {
+            const int is_cpu = info.id.type == ATTUNE_DEVICE_CPU;
+            if ((found && !is_cpu) || !app_device_passes(app, &info) || !has_attention(snapshot, &info.id))
+                continue;
+            found = 1;
+            *cpu = info.id;
+            memcpy(app->device_name, info.name, sizeof app->device_name);
+        }
+    attune_snapshot_release(snapshot);
+    if (found && app->wish.device)
+        app->wish.device = app->device_name;
+}
+
+attune_code app_stream(struct app *app, attune_stream *stream) {
+    attune_device_id device;
+    attune_code code = attune_cpu_device(app->host, &device, &app->error);
+    if (code != ATTUNE_OK)
+        return code;
+    find_device(app, &device);
+    return attune_stream_create(app->host, &device, (uint32_t)app->threads, stream, &app->error);
 }
 
 static int exit_status(const struct app *app, attune_code code) {

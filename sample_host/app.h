@@ -27,6 +27,8 @@ struct app {
     int determinism_given;
     char backend[32]; /* the loaded backend that the wish names, by its own name; "" = none */
     char asked[32];   /* the name or alias by which it does */
+    char
+        device_name[32]; /* the whole name of the device that app_stream has found, where --device is given */
     const char *command;
     char plugin_dir[4096], model_dir[4096], vocabulary[4200];
     /* while running */
@@ -89,8 +91,13 @@ json_t *plugins_list(struct app *app);
  * is wrong. */
 attune_code app_not_served(struct app *app, attune_code code);
 
-/* A stream on the CPU with the threads asked for. The caller destroys it. */
-attune_code app_cpu_stream(struct app *app, attune_stream *stream);
+/* Whether a device passes --device, --vendor and --min-memory; "cuda" names every "cuda:N". */
+int app_device_passes(const struct app *app, const attune_device_info *device);
+
+/* A stream of the first device that passes the filters and has attention backends, the CPU before others;
+ * where none does, of the CPU: the choice then tells why. On a CPU with the threads asked for. The caller
+ * destroys it. */
+attune_code app_stream(struct app *app, attune_stream *stream);
 
 /* What jansson allocated: the text of json_dumps. */
 void app_json_free(void *memory);

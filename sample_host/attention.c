@@ -5,6 +5,7 @@
 #include "npy.h"
 #include "output.h"
 #include "progress.h"
+#include "staging.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -64,11 +65,29 @@ static attune_code read_arrays(struct app *app, const attune_device_id *cpu, arr
     return ATTUNE_OK;
 }
 
-static attune_code attend(struct app *app, const arrays *a, const attune_stream *stream) {
+/* The arrays as they lie on the stream's device. */
+typedef struct views {
+    attune_tensor q, k, v, mask, out;
+} views;
+
+static attune_code stage(struct app *app, const arrays *a, staging *on, views *to) {
+    *to = (views){a->q.tensor, a->k.tensor, a->v.tensor, a->mask.tensor, a->out.tensor};
+    attune_code code = staging_tensor(on, &to->q, 1, &app->error);
+    if (code == ATTUNE_OK)
+        code = staging_tensor(on, &to->k, 1, &app->error);
+    if (code == ATTUNE_OK)
+        code = staging_tensor(on, &to->v, 1, &app->error);
+    if (code == ATTUNE_OK && options.mask)
+        code = staging_tensor(on, &to->mask, 1, &app->error);
+    return code == ATTUNE_OK ? staging_tensor(on, &to->out, 0, &app->error) : code;
+}
+
+static attune_code attend(struct app *app, const arrays *a, const views *at, const staging *on) {
+    const attune_stream *stream = on->stream;
     attune_attention_problem problem;
-    const attune_tensor *mask = options.mask ? &a->mask.tensor : NULL;
-    attune_code code = attune_attention_problem_init(&problem, &a->q.tensor, &a->k.tensor, &a->v.tensor, mask,
-                                                     &a->out.tensor, &app->error);
+    const attune_tensor *mask = options.mask ? &at->mask : NULL;
+    attune_code code =
+        attune_attention_problem_init(&problem, &at->q, &at->k, &at->v, mask, &at->out, &app->error);
     if (code != ATTUNE_OK) {
         app->status = EXIT_USAGE;
         return code;
@@ -98,13 +117,15 @@ static attune_code attend(struct app *app, const arrays *a, const attune_stream 
         memcpy(wide.stride, problem.stride_mask, sizeof problem.stride_mask);
     }
     attune_attention_args args = {.struct_size = sizeof args,
-                                  .q = &a->q.tensor,
-                                  .k = &a->k.tensor,
-                                  .v = &a->v.tensor,
+                                  .q = &at->q,
+                                  .k = &at->k,
+                                  .v = &at->v,
                                   .mask = mask ? &wide : NULL,
-                                  .out = &a->out.tensor};
+                                  .out = &at->out};
     double start = progress_now();
     code = attune_attend(binding, &args, stream, interrupt_control(), &app->error);
+    if (code == ATTUNE_OK)
+        code = staging_fetch(on, &at->out, &a->out.tensor, &app->error);
     attune_binding_release(binding);
     if (code != ATTUNE_OK)
         return code;
@@ -136,18 +157,25 @@ static attune_code check(struct app *app, int argc, const char **argv) {
 
 static attune_code run(struct app *app, int argc, const char **argv) {
     arrays a;
+    views at;
+    attune_device_id cpu;
     attune_stream stream = {.struct_size = sizeof stream};
     memset(&a, 0, sizeof a);
     attune_code code = check(app, argc, argv);
     if (code == ATTUNE_OK)
         code = output_check(options.output, &app->error);
     if (code == ATTUNE_OK)
-        code = app_cpu_stream(app, &stream);
+        code = attune_cpu_device(app->host, &cpu, &app->error);
+    if (code == ATTUNE_OK)
+        code = app_stream(app, &stream);
     if (code != ATTUNE_OK)
         return code;
-    code = read_arrays(app, &stream.device, &a);
+    staging on = {.host = app->host, .stream = &stream};
+    code = read_arrays(app, &cpu, &a);
     if (code == ATTUNE_OK)
-        code = attend(app, &a, &stream);
+        code = stage(app, &a, &on, &at);
+    if (code == ATTUNE_OK)
+        code = attend(app, &a, &at, &on);
     if (code == ATTUNE_OK)
         code = npy_write(options.output, &a.out.tensor, &app->error);
     if (code == ATTUNE_OK) {
@@ -155,6 +183,7 @@ static attune_code run(struct app *app, int argc, const char **argv) {
         if (!app->json)
             puts(options.output);
     }
+    staging_free(&on);
     npy_free(&a.q);
     npy_free(&a.k);
     npy_free(&a.v);

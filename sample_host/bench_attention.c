@@ -3,18 +3,20 @@
 #include "app.h"
 #include "interrupt.h"
 #include "progress.h"
+#include "staging.h"
 
 #include <errno.h>
 #include <stdlib.h>
 
 enum { MAX_RUNS = 31, MAX_BACKENDS = 16 };
 
-static char **shapes;
+static char **shapes, *dtype_name;
 
-static const struct poptOption table[] = {{"shape", 0, POPT_ARG_ARGV, &shapes, 0,
-                                           "batch, heads, queries, keys, head size (may be repeated)",
-                                           "B,H,Nq,Nk,D"},
-                                          POPT_TABLEEND};
+static const struct poptOption table[] = {
+    {"shape", 0, POPT_ARG_ARGV, &shapes, 0, "batch, heads, queries, keys, head size (may be repeated)",
+     "B,H,Nq,Nk,D"},
+    {"dtype", 0, POPT_ARG_STRING, &dtype_name, 0, "float32 [default], float16 or bfloat16", "TYPE"},
+    POPT_TABLEEND};
 
 /* Stable Diffusion 1.5 at 512×512 with classifier-free guidance, its VAE's, and AnimateDiff's. */
 static const int64_t default_shapes[][5] = {
@@ -32,8 +34,12 @@ typedef struct contestant {
 typedef struct bench {
     attune_stream stream;
     attune_attention_problem problem;
+    attune_dtype dtype;
     attune_tensor q, k, v, out;
-    float *memory;
+    void *memory;
+    staging on;
+    void *workspace; /* on a device: the largest that a backend needs; on a CPU the host makes it */
+    uint64_t workspace_bytes;
     contestant *list;
     uint32_t count;
     int runs;
@@ -53,32 +59,55 @@ static attune_code parse_shape(struct app *app, const char *text, int64_t shape[
     return ATTUNE_OK;
 }
 
-/* Inputs between −1 and 1 from a linear congruential generator (Knuth, TAOCP 2, 3.3.4: MMIX). */
-static void fill(float *to, size_t count) {
+/* Inputs between −1 and 1 from a linear congruential generator (Knuth, TAOCP 2, 3.3.4: MMIX). 16-bit ones
+ * have a random sign, one of four exponents below 1, and a random fraction. */
+static void fill(void *to, size_t count, attune_dtype dtype) {
     uint64_t state = 1;
     for (size_t i = 0; i < count; ++i) {
         state = state * 6364136223846793005u + 1442695040888963407u;
-        to[i] = (float)(int32_t)(state >> 32) * 0x1p-31f;
+        const float value = (float)(int32_t)(state >> 32) * 0x1p-31f;
+        const uint32_t bits = (uint32_t)(state >> 48), exponent = bits >> 10 & 3, sign = bits & 0x8000;
+        if (attune_dtype_equal(dtype, ATTUNE_F32))
+            memcpy((float *)to + i, &value, sizeof value);
+        else if (attune_dtype_equal(dtype, ATTUNE_F16))
+            ((uint16_t *)to)[i] = (uint16_t)(sign | (11 + exponent) << 10 | (bits & 0x3ff));
+        else
+            ((uint16_t *)to)[i] = (uint16_t)(sign | (123 + exponent) << 7 | (bits & 0x7f));
     }
 }
 
-static attune_code set_problem(struct app *app, bench *b, const int64_t s[5]) {
+/* Arrays on the CPU, then where the stream is. */
+static attune_code make_arrays(struct app *app, bench *b, const int64_t s[5]) {
+    attune_device_id cpu;
     int64_t nq[4] = {s[0], s[1], s[2], s[4]}, nk[4] = {s[0], s[1], s[3], s[4]};
-    b->q = attune_tensor_view(NULL, ATTUNE_F32, b->stream.device, 4, nq);
-    b->k = b->v = attune_tensor_view(NULL, ATTUNE_F32, b->stream.device, 4, nk);
+    attune_code code = attune_cpu_device(app->host, &cpu, &app->error);
+    if (code != ATTUNE_OK)
+        return code;
+    b->q = attune_tensor_view(NULL, b->dtype, cpu, 4, nq);
+    b->k = b->v = attune_tensor_view(NULL, b->dtype, cpu, 4, nk);
     b->out = b->q;
     uint64_t total = 2 * b->q.bytes + 2 * b->k.bytes;
     if (b->q.ndim < 0 || b->k.ndim < 0 || !(b->memory = aligned_alloc(64, (total + 63) / 64 * 64)))
         return attune_fail(&app->error, ATTUNE_RESOURCE_EXHAUSTED, "sample_host", "bench attention",
                            "no memory for the shape %lld,%lld,%lld,%lld,%lld", (long long)s[0],
                            (long long)s[1], (long long)s[2], (long long)s[3], (long long)s[4]);
-    fill(b->memory, (b->q.bytes + 2 * b->k.bytes) / sizeof(float));
-    b->q.data = b->memory;
-    b->k.data = b->memory + b->q.bytes / sizeof(float);
-    b->v.data = b->memory + (b->q.bytes + b->k.bytes) / sizeof(float);
-    b->out.data = b->memory + (b->q.bytes + 2 * b->k.bytes) / sizeof(float);
-    attune_code code =
-        attune_attention_problem_init(&b->problem, &b->q, &b->k, &b->v, NULL, &b->out, &app->error);
+    fill(b->memory, (b->q.bytes + 2 * b->k.bytes) / attune_dtype_bytes(b->dtype), b->dtype);
+    attune_tensor *const tensors[] = {&b->q, &b->k, &b->v, &b->out};
+    char *at = b->memory;
+    for (int i = 0; i < 4; ++i) {
+        tensors[i]->data = at;
+        at += tensors[i]->bytes;
+    }
+    b->on = (staging){.host = app->host, .stream = &b->stream};
+    for (int i = 0; i < 4 && code == ATTUNE_OK; ++i)
+        code = staging_tensor(&b->on, tensors[i], i < 3, &app->error);
+    return code;
+}
+
+static attune_code set_problem(struct app *app, bench *b, const int64_t s[5]) {
+    attune_code code = make_arrays(app, b, s);
+    if (code == ATTUNE_OK)
+        code = attune_attention_problem_init(&b->problem, &b->q, &b->k, &b->v, NULL, &b->out, &app->error);
     b->problem.workers = b->stream.workers;
     return code;
 }
@@ -112,11 +141,31 @@ static void enter(struct app *app, bench *b, contestant *c) {
         choice_explain(&c->record, 1);
 }
 
+/* On a device the call allocates nothing, as an application's would not. */
+static attune_code make_workspace(struct app *app, bench *b) {
+    b->workspace = NULL;
+    b->workspace_bytes = 0;
+    for (uint32_t i = 0; i < b->count; ++i)
+        if (b->list[i].binding && b->list[i].record.choice.workspace > b->workspace_bytes)
+            b->workspace_bytes = b->list[i].record.choice.workspace;
+    return b->stream.device.type == ATTUNE_DEVICE_CPU
+               ? ATTUNE_OK
+               : staging_memory(&b->on, b->workspace_bytes, &b->workspace, &app->error);
+}
+
+/* From the call until the stream has passed it. */
 static attune_code time_once(struct app *app, bench *b, contestant *c, double *seconds) {
-    attune_attention_args args = {
-        .struct_size = sizeof args, .q = &b->q, .k = &b->k, .v = &b->v, .out = &b->out};
+    attune_attention_args args = {.struct_size = sizeof args,
+                                  .q = &b->q,
+                                  .k = &b->k,
+                                  .v = &b->v,
+                                  .out = &b->out,
+                                  .workspace = b->workspace,
+                                  .workspace_bytes = b->workspace_bytes};
     double start = progress_now();
     attune_code code = attune_attend(c->binding, &args, &b->stream, interrupt_control(), &app->error);
+    if (code == ATTUNE_OK)
+        code = attune_stream_synchronize(&b->stream, &app->error);
     *seconds = progress_now() - start;
     return code;
 }
@@ -151,9 +200,10 @@ static int compare(const void *a, const void *b) {
 
 static void put_result(struct app *app, bench *b, contestant *c, json_t *results) {
     const attune_attention_problem *p = &b->problem;
-    json_t *entry = json_pack("{s:s, s:[I,I,I,I,I], s:i}", "backend", c->name, "shape", (json_int_t)p->batch,
-                              (json_int_t)p->heads_q, (json_int_t)p->n_q, (json_int_t)p->n_k,
-                              (json_int_t)p->d_qk, "threads", (int)b->stream.workers);
+    json_t *entry =
+        json_pack("{s:s, s:[I,I,I,I,I], s:s, s:i}", "backend", c->name, "shape", (json_int_t)p->batch,
+                  (json_int_t)p->heads_q, (json_int_t)p->n_q, (json_int_t)p->n_k, (json_int_t)p->d_qk,
+                  "dtype", attune_dtype_name(p->dtype), "threads", (int)b->stream.workers);
     char shape[160];
     problem_text(p, shape, sizeof shape);
     json_array_append_new(results, entry);
@@ -188,7 +238,9 @@ static attune_code run_shape(struct app *app, bench *b, const int64_t shape[5], 
         list_backends(app, b);
         for (uint32_t i = 0; i < b->count; ++i)
             enter(app, b, &b->list[i]);
-        code = run_rounds(app, b, bar, done);
+        code = make_workspace(app, b);
+        if (code == ATTUNE_OK)
+            code = run_rounds(app, b, bar, done);
         progress_end(bar);
         for (uint32_t i = 0; i < b->count; ++i) {
             if (code == ATTUNE_OK)
@@ -196,16 +248,29 @@ static attune_code run_shape(struct app *app, bench *b, const int64_t shape[5], 
             attune_binding_release(b->list[i].binding);
         }
     }
+    staging_free(&b->on);
     free(b->memory);
     b->memory = NULL;
     return code;
+}
+
+static attune_code read_dtype(struct app *app, attune_dtype *out) {
+    const attune_dtype known[] = {ATTUNE_F32, ATTUNE_F16, ATTUNE_BF16};
+    for (size_t i = 0; i < sizeof known / sizeof *known; ++i)
+        if (!dtype_name || strcmp(dtype_name, attune_dtype_name(known[i])) == 0) {
+            *out = known[i];
+            return ATTUNE_OK;
+        }
+    return app_usage(app, "--dtype %s is none of float32, float16, bfloat16", dtype_name);
 }
 
 static attune_code run(struct app *app, int argc, const char **argv) {
     if (argc)
         return app_usage(app, "unexpected argument \"%s\"", argv[0]);
     bench b = {.stream = {.struct_size = sizeof b.stream}};
-    attune_code code = app_cpu_stream(app, &b.stream);
+    attune_code code = read_dtype(app, &b.dtype);
+    if (code == ATTUNE_OK)
+        code = app_stream(app, &b.stream);
     if (code != ATTUNE_OK)
         return code;
     size_t count = 0;

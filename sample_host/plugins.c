@@ -2,8 +2,6 @@
 #include "app.h"
 #include "interrupt.h"
 
-#include <strings.h>
-
 static int watching;
 
 static const struct poptOption options[] = {
@@ -69,21 +67,11 @@ static json_t *list_samplers(const struct app *app, const attune_snapshot *snaps
     return list;
 }
 
-/* The hard filters: --device, --vendor, --min-memory. */
-static int passes(const struct app *app, const attune_device_info *device) {
-    const attune_wish *wish = &app->wish;
-    size_t length = wish->device ? strlen(wish->device) : 0;
-    int named = !wish->device || (strncmp(device->name, wish->device, length) == 0 &&
-                                  (!device->name[length] || device->name[length] == ':'));
-    return named && (!wish->vendor || strcasecmp(wish->vendor, device->vendor) == 0) &&
-           device->memory_total >= wish->min_memory;
-}
-
 static json_t *list_devices(const struct app *app, const attune_snapshot *snapshot, uint32_t i) {
     json_t *list = json_array();
     attune_device_info device = {.struct_size = sizeof device};
     for (uint32_t j = 0; attune_snapshot_device(snapshot, i, j, &device, NULL) == ATTUNE_OK; ++j) {
-        if (!passes(app, &device))
+        if (!app_device_passes(app, &device))
             continue;
         if (!app->json) {
             char total[32], free_now[32];

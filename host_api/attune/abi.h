@@ -30,8 +30,8 @@ extern "C" {
 #define ATTUNE_STATIC_ASSERT _Static_assert
 #endif
 
-/* The contract's version. 1 is a draft that may still break until CUDA attention has used it; then it is
- * frozen and newer headers keep speaking it (docs/abi.md, rule 1). */
+/* The contract's version. 1 is frozen: tests/abi/1 holds it, and newer headers keep speaking it (docs/abi.md,
+ * rule 1). */
 #define ATTUNE_ABI_VERSION 1u
 
 #define ATTUNE_EXPORT __attribute__((visibility("default")))

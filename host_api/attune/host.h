@@ -24,6 +24,7 @@ typedef struct attune_snapshot attune_snapshot; /* an immutable view of the regi
 typedef struct attune_binding attune_binding;   /* a chosen backend for one problem, leased */
 typedef struct attune_model attune_model;       /* an open model, leased */
 typedef struct attune_session attune_session;   /* one batch being made */
+typedef struct attune_buffer attune_buffer;     /* memory of a device */
 
 typedef struct attune_options {
     uint32_t struct_size;
@@ -65,7 +66,7 @@ typedef struct attune_plugin_status {
     uint32_t devices;  /* counts for the calls below */
     uint32_t attention;
     uint32_t samplers;
-    uint32_t reserved;
+    int32_t refused_code; /* OK where it is not refused; UNAVAILABLE: this machine lacks what it needs */
 } attune_plugin_status;
 
 /* [any] The registry as it is now. It stays so until released, and leases what it shows. Never blocks. */
@@ -163,6 +164,17 @@ ATTUNE_EXPORT attune_code attune_attend(attune_binding *binding, const attune_at
 ATTUNE_EXPORT attune_code attune_stream_create(attune *host, const attune_device_id *device, uint32_t threads,
                                                attune_stream *out, attune_error *error);
 ATTUNE_EXPORT void attune_stream_destroy(attune_stream *stream);
+/* [session] Enqueue a copy of `bytes`, `direction` as device.h's ATTUNE_COPY_…; both ends live until the
+ * stream has passed it. On a CPU stream it is done on return. Errors: as device.h's copy. */
+ATTUNE_EXPORT attune_code attune_stream_copy(const attune_stream *stream, void *to, const void *from,
+                                             uint64_t bytes, int32_t direction, attune_error *error);
+/* [session] Block until the stream's work is done; late errors surface here, named. */
+ATTUNE_EXPORT attune_code attune_stream_synchronize(const attune_stream *stream, attune_error *error);
+/* [any] Memory of a device, aligned as the device says, not cleared: `data` is its address there. The caller
+ * releases it once no stream uses it. Errors: UNAVAILABLE no plugin drives the device; RESOURCE_EXHAUSTED. */
+ATTUNE_EXPORT attune_code attune_buffer_create(attune *host, const attune_device_id *device, uint64_t bytes,
+                                               attune_buffer **out, void **data, attune_error *error);
+ATTUNE_EXPORT void attune_buffer_release(attune_buffer *buffer);
 /* [any] The id of this machine's CPU as the loaded device plugin gives it. Errors: UNAVAILABLE no plugin
  * drives it. */
 ATTUNE_EXPORT attune_code attune_cpu_device(attune *host, attune_device_id *out, attune_error *error);

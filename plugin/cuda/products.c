@@ -62,6 +62,7 @@ static attune_code open_library(cuda_cublas *c, attune_error *error) {
 static attune_code check(const cuda_cublas *c, cublasStatus_t status, const char *what, attune_error *error) {
     if (status == CUBLAS_STATUS_SUCCESS)
         return ATTUNE_OK;
+    (void)cudaGetLastError(); /* it calls the runtime, too */
     const attune_code code =
         status == CUBLAS_STATUS_ALLOC_FAILED ? ATTUNE_RESOURCE_EXHAUSTED
         : status == CUBLAS_STATUS_NOT_INITIALIZED || status == CUBLAS_STATUS_ARCH_MISMATCH
@@ -100,7 +101,9 @@ void cuda_products_close(cuda_products *products) {
     cuda_cublas *c = products->cublas;
     if (!c)
         return;
-    (void)c->destroy(c->handle);
+    (void)c->set_stream(c->handle, NULL); /* destroy waits for it, and the last one may be gone */
+    (void)check(c, c->destroy(c->handle), "its end", NULL);
+    (void)cudaGetLastError(); /* of the wait in it */
     free_cublas(c);
     products->cublas = NULL;
 }

@@ -14,6 +14,7 @@ CUDA_NAMES   := $(patsubst kernels/cuda/%.cu,%,$(wildcard kernels/cuda/*.cu))
 CUDA_IMAGES  := $(CUDA_NAMES:%=$(B)/obj/kernels/cuda/%.image.o)
 CUDA_OBJ     := $(call obj,plugin/cuda/*.c kernels/cuda/*.c)
 CUDART       := $(firstword $(wildcard $(CUDA_HOME)/lib64/libcudart.so.13 $(CUDA_HOME)/lib/libcudart.so.13 $(CUDA_HOME)/targets/*/lib/libcudart.so.13))
+CUDA_LINK     = $(CUDA_OBJ) $(CUDA_IMAGES) $(B)/obj/kernels/reference/attention.o $(B)/obj/kernels/reference/attention_rows.o $(CUDART) -ldl -lm
 PLUGINS      += $(B)/attune-cuda.so
 
 # Not compressed: what ships is what the emulator reads. The portable kernels contract nothing (docs/arithmetic.md, rule 5).
@@ -34,10 +35,10 @@ $(B)/obj/kernels/cuda/%.image.o: $(B)/kernels/cuda/%.fatbin plugin/cuda/image.S
 	@mkdir -p $(@D)
 	$(call say,AS,$@)
 	$(Q)$(CC) -c -DNAME=$* -DFILE='"$<"' -o $@ plugin/cuda/image.S
-$(B)/attune-cuda.so: $(CUDA_OBJ) $(CUDA_IMAGES) $(B)/obj/kernels/reference/attention.o $(B)/obj/kernels/reference/attention_rows.o plugin/plugin.map
+$(B)/attune-cuda.so: $(filter %.o,$(CUDA_LINK)) plugin/plugin.map
 	$(call say,LD,$@)
 	$(if $(CUDART),,$(error libcudart.so.13 is not beside nvcc ($(CUDA_HOME)): install CUDA 13's runtime, or build without nvcc: make NVCC=))
-	$(Q)$(CC) -shared $(LDFLAGS) -Wl,--version-script=plugin/plugin.map -o $@ $(filter %.o,$^) $(CUDART) -ldl -lm
+	$(Q)$(CC) -shared $(LDFLAGS) -Wl,--version-script=plugin/plugin.map -o $@ $(CUDA_LINK)
 	@chmod go-w $@
 else
 WITHOUT += attune-cuda

@@ -38,13 +38,18 @@ void *suite_device(const void *bytes, size_t size);
 cudaError_t suite_run(cudaKernel_t kernel, unsigned threads, void **arguments);
 
 TCase *attention_cases(void);
+TCase *command_cases(void);
 TCase *cublas_cases(void);
 TCase *fragment_cases(void);
 TCase *kernel_mutant_cases(void);
 TCase *mutant_cases(void);
 TCase *opcode_cases(void);
+TCase *backend_cases(void);
+TCase *device_cases(void);
+TCase *negotiation_cases(void);
 TCase *portable_cases(void);
 TCase *runtime_cases(void);
+TCase *swap_cases(void);
 TCase *tensor_core_cases(void);
 
 #endif

@@ -12,6 +12,7 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static runtime_config config;
 static bool configured;
 static uint64_t calls;
+static const char *failed_call;
 static cudaError_t device_errors[MAX_DEVICES];
 static _Thread_local cudaError_t last_error;
 
@@ -96,12 +97,17 @@ bool runtime_enter(const char *name, cudaError_t *error) {
     const runtime_config *c = runtime_get_config();
     if (c->fail_at && (!c->fail_name[0] || strcmp(c->fail_name, name) == 0) && ++calls == c->fail_at) {
         *error = c->fail_code;
+        failed_call = name;
         return false;
     }
     *error = c->no_driver      ? cudaErrorInsufficientDriver
              : c->devices == 0 ? cudaErrorNoDevice
                                : device_errors[runtime_current_device()];
     return *error == cudaSuccess;
+}
+
+const char *cuda_emulator_failed_call(void) {
+    return failed_call;
 }
 
 cudaError_t runtime_leave(cudaError_t error) {

@@ -65,6 +65,17 @@ CUDA_EMULATOR_API int cuda_emulator_counters_of(const char *kernel, cuda_emulato
 /* Fat binaries that host code has registered and not unregistered. */
 CUDA_EMULATOR_API size_t cuda_emulator_registered(void);
 
+/* What is there: libraries loaded, streams and events made and not destroyed. */
+CUDA_EMULATOR_API size_t cuda_emulator_libraries(void);
+CUDA_EMULATOR_API size_t cuda_emulator_streams(void);
+CUDA_EMULATOR_API size_t cuda_emulator_events(void);
+
+/* Libraries that were unloaded while a kernel of theirs was on a stream. */
+CUDA_EMULATOR_API size_t cuda_emulator_busy_unloads(void);
+
+/* The call that ATTUNE_EMULATOR_FAIL has made fail; NULL: none yet. */
+CUDA_EMULATOR_API const char *cuda_emulator_failed_call(void);
+
 /* For the stand-in cuBLAS, inside a cudaLaunchHostFunc function only (the runtime's lock is held): the bytes
  * behind device memory, NULL where [address, address + size) is not within one allocation; and a failure as a
  * kernel's would be. */

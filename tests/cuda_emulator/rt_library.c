@@ -17,6 +17,7 @@ struct runtime_library {
 };
 
 static struct runtime_library *libraries;
+static size_t busy_unloads;
 
 static uint64_t place_variable(uint64_t size, void *context) {
     (void)context;
@@ -115,6 +116,7 @@ cudaError_t cudaLibraryLoadData(cudaLibrary_t *library, const void *code, enum c
 static cudaError_t unload(struct runtime_library *l) {
     if (runtime_library_busy(l)) {
         runtime_say("a library is unloaded while its kernels are on a stream");
+        ++busy_unloads;
         for (int d = 0; d < runtime_get_config()->devices; ++d)
             runtime_finish_device(d);
     }
@@ -124,6 +126,17 @@ static cudaError_t unload(struct runtime_library *l) {
     *link = l->next;
     free_library(l);
     return cudaSuccess;
+}
+
+size_t cuda_emulator_libraries(void) {
+    size_t n = 0;
+    for (const struct runtime_library *l = libraries; l; l = l->next)
+        ++n;
+    return n;
+}
+
+size_t cuda_emulator_busy_unloads(void) {
+    return busy_unloads;
 }
 
 cudaError_t cudaLibraryUnload(cudaLibrary_t library) {

@@ -54,6 +54,20 @@ struct CUstream_st *runtime_find_stream(cudaStream_t handle) {
     return legacy ? new_stream(device, 0, true) : NULL;
 }
 
+size_t cuda_emulator_streams(void) {
+    size_t n = 0;
+    for (const struct CUstream_st *s = streams; s; s = s->next)
+        n += !s->legacy;
+    return n;
+}
+
+size_t cuda_emulator_events(void) {
+    size_t n = 0;
+    for (const struct CUevent_st *e = events; e; e = e->next)
+        ++n;
+    return n;
+}
+
 static struct CUevent_st *find_event(cudaEvent_t handle) {
     for (struct CUevent_st *e = events; e; e = e->next)
         if (e == handle)

@@ -47,22 +47,39 @@ $(B)/tests/cuda/program.so: tests/cuda/program.cu
 	 $(foreach a,$(CUDA_ARCHS),-gencode arch=compute_$(a),code=compute_$(a)) -o $@ $<
 
 # The plugin's tests share the kernels' random problems and the plugin's host.
-CUDA_CHECK_OBJ := $(call obj,tests/cuda/*.c) $(TEST_OBJ) $(KERNEL_OBJ) $(B)/obj/tests/kernels/cases.o $(B)/obj/tests/kernels/plugin_host.o \
- $(B)/obj/tests/kernels/oracle.o $(call obj,kernels/cuda/*.c)
-$(B)/tests/cuda/check: $(CUDA_CHECK_OBJ) $(B)/libattune.a $(EMULATOR)/libcudart.so.13 $(EMULATOR)/libcublas.so.13
+CUDA_SHARED_OBJ := $(TEST_OBJ) $(KERNEL_OBJ) $(patsubst %,$(B)/obj/tests/kernels/%.o,cases oracle plugin_host) $(B)/obj/sample_host/npy.o $(B)/obj/sample_host/output.o
+$(B)/tests/cuda/check: $(call obj,tests/cuda/*.c) $(call obj,kernels/cuda/*.c) $(CUDA_SHARED_OBJ) $(B)/libattune.a $(EMULATOR)/libcudart.so.13 $(EMULATOR)/libcublas.so.13
 	@mkdir -p $(@D)
 	$(call say,LD,$@)
-	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(CHECK_LIBS) $(HOST_LIBS)
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(CHECK_LIBS) $(CLI_LIBS) $(HOST_LIBS)
+# Another build of the plugin, to be swapped in: the same code in a file with other bytes.
+$(B)/tests/cuda/attune-cuda-b.so: $(B)/attune-cuda.so
+	@mkdir -p $(@D)
+	$(call say,LD,$@)
+	$(Q)$(CC) -shared $(LDFLAGS) -Wl,--build-id=0x62 -Wl,--version-script=plugin/plugin.map -o $@ $(CUDA_LINK)
+	@chmod go-w $@
 # One test expects SIGSEGV, and tests end without unloading what they loaded.
 .PHONY: check-cuda
 check-cuda:
-	@$(MAKE) -s --no-print-directory $(JOBS) $(B)/tests/cuda/check $(B)/tests/cuda/program.so $(CUDA_KERNELS) $(B)/kernels/cuda/flash.fatbin $(B)/kernels/cuda/efficient.fatbin \
+	@$(MAKE) -s --no-print-directory $(JOBS) $(B)/tests/cuda/check $(B)/tests/cuda/program.so $(B)/tests/cuda/attune-cuda-b.so $(CUDA_KERNELS) $(B)/manifest.json $(B)/sample_host \
 	 $(CUDA_MUTANTS:%=$(B)/tests/cuda/mutants/%.fatbin)
 	@echo "== cuda"
-	@$(if $(SAN),ASAN_OPTIONS=handle_segv=0:detect_leaks=0) CK_DEFAULT_TIMEOUT=0 ATTUNE_BUILD=$(B) ATTUNE_EMULATOR_QUIET=1 LD_LIBRARY_PATH=$(EMULATOR):$$LD_LIBRARY_PATH $(B)/tests/cuda/check
+	@$(if $(SAN),ASAN_OPTIONS=handle_segv=0:detect_leaks=0) CK_DEFAULT_TIMEOUT=0 ATTUNE_BUILD=$(B) ATTUNE_SOURCE=. ATTUNE_EMULATOR_QUIET=1 LD_LIBRARY_PATH=$(abspath $(EMULATOR)):$$LD_LIBRARY_PATH $(B)/tests/cuda/check
 	@scripts/cuda_budget.py check $(B) || [ $$? = 77 ]
+
+# The same tests with NVIDIA's runtime.
+$(B)/tests/cuda/check_gpu: $(call obj,tests/cuda/hardware/*.c) $(patsubst %,$(B)/obj/tests/cuda/%.o,check_portable check_backends check_commands device_call) $(CUDA_SHARED_OBJ) $(B)/libattune.a
+	@mkdir -p $(@D)
+	$(call say,LD,$@)
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(CUDART) $(CHECK_LIBS) $(CLI_LIBS) $(HOST_LIBS)
+.PHONY: check-gpu
+check-gpu: build ## the CUDA plugin's tests on this machine's GPU (not yet run on hardware; docs/cuda.md)
+	@$(MAKE) -s --no-print-directory $(JOBS) $(B)/tests/cuda/check_gpu
+	@CK_DEFAULT_TIMEOUT=0 ATTUNE_BUILD=$(B) ATTUNE_SOURCE=. LD_LIBRARY_PATH=$(dir $(CUDART)):$$LD_LIBRARY_PATH $(B)/tests/cuda/check_gpu
 else
-.PHONY: check-cuda
+.PHONY: check-cuda check-gpu
+check-gpu: ## the CUDA plugin's tests on this machine's GPU (not yet run on hardware; docs/cuda.md)
+	@echo "check-gpu needs nvcc on PATH (set NVCC=)" >&2; exit 1
 check-cuda:
 	@echo "== cuda: skipped, nvcc is not on PATH (set NVCC=)"
 endif

@@ -87,6 +87,34 @@ START_TEST(test_attend_result) {
 }
 END_TEST
 
+/* An old plugin, and one of tomorrow, serve on this host (tests/abi/README.md). */
+START_TEST(test_abi_frozen) {
+    static const char *const files[] = {"frozen.so", "longer.so"};
+    json_t *manifest = fixture_manifest("plain", NULL);
+    fixture_set(manifest, "libraries.0.path", json_string(files[_i]));
+    close_plain(); /* instead of today's */
+    host = open_host();
+    assert_ok(attune_load(host, fixture_install(fixture_folder(), manifest), &error), error);
+    assert_ok(attune_cpu_device(host, &cpu, &error), error);
+    assert_ok(attune_stream_create(host, &cpu, 0, &stream, &error), error);
+    fill();
+    for (int i = 0; i < 2; ++i) {
+        binding = bind_to(i ? "sdp" : "sdp-no-mem", NULL, 2);
+        assert_ok(attune_attend(binding, &args, &stream, NULL, &error), error);
+        check_result(NULL);
+        attune_binding_release(binding);
+    }
+    attune_device_info info = {.struct_size = sizeof info};
+    attune_snapshot *snapshot = attune_snapshot_acquire(host);
+    assert_ok(attune_snapshot_device(snapshot, 0, 0, &info, &error), error);
+    ck_assert_str_eq(info.name, "cpu");
+    attune_snapshot_release(snapshot);
+    attune_stream_destroy(&stream);
+    attune_close(host);
+    open_plain();
+}
+END_TEST
+
 /* Right up to rounding, in whatever order. */
 START_TEST(test_attend_racy) {
     attune_binding *racy = bind_to("racy", NULL, 2);
@@ -306,6 +334,7 @@ TCase *attend_cases(void) {
     TCase *cases = tcase_create("attend");
     tcase_add_checked_fixture(cases, open_plain, close_plain);
     tcase_add_test(cases, test_attend_result);
+    tcase_add_loop_test(cases, test_abi_frozen, 0, 2);
     tcase_add_test(cases, test_attend_racy);
     tcase_add_test(cases, test_attend_mask_broadcast);
     tcase_add_test(cases, test_attend_validates);

@@ -1,0 +1,211 @@
+/* check_negotiation.c: the host and attune-cuda: what is chosen on machines with no, one and two GPUs, and
+ * the reason for everything that is not; the command line on a device. */
+#include "tests/cuda/suite.h"
+#include "tests/support/run.h"
+
+#include "attune/host.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* A host with all that the build has made. */
+static attune *open_host(void) {
+    attune *host;
+    attune_error error;
+    const attune_options options = {.struct_size = sizeof options, .threads = 2, .plugin_dir = run_build()};
+    unsetenv("ATTUNE_PLUGIN_PATH");
+    setenv("XDG_DATA_HOME", run_folder(), 1);
+    setenv("XDG_DATA_DIRS", run_folder(), 1);
+    ck_assert_int_eq(attune_open(&options, &host, &error), ATTUNE_OK);
+    ck_assert_msg(attune_load_default(host, &error) == ATTUNE_OK, "%s", error.message);
+    return host;
+}
+
+static void set_machine(const char *devices, const char *memory, const char *capability) {
+    setenv("ATTUNE_EMULATOR_DEVICES", devices, 1);
+    setenv("ATTUNE_EMULATOR_MEMORY", memory, 1);
+    setenv("ATTUNE_EMULATOR_CC", capability, 1);
+}
+
+/* The device of this name; 0 where there is none. */
+static int find_device(attune *host, const char *name, attune_device_id *out) {
+    attune_device_info info = {.struct_size = sizeof info};
+    int found = 0;
+    attune_snapshot *snapshot = attune_snapshot_acquire(host);
+    for (uint32_t i = 0; !found && i < attune_snapshot_count(snapshot); ++i)
+        for (uint32_t j = 0; !found && attune_snapshot_device(snapshot, i, j, &info, NULL) == ATTUNE_OK; ++j)
+            found = strcmp(info.name, name) == 0;
+    attune_snapshot_release(snapshot);
+    *out = info.id;
+    return found;
+}
+
+/* Chooses for a problem of Stable Diffusion 1.5 whose tensors are on `device`. */
+static attune_code choose(attune *host, const char *device, const attune_wish *wish, attune_choice *choice,
+                          attune_error *error) {
+    attune_device_id id;
+    int64_t shape[4] = {2, 8, 1024, 80};
+    ck_assert_msg(find_device(host, device, &id), "no device %s", device);
+    attune_tensor t = attune_tensor_view((void *)(uintptr_t)256, ATTUNE_F16, id, 4, shape);
+    attune_tensor out = t;
+    out.data = (char *)t.data + (1 << 30);
+    attune_attention_problem problem;
+    ck_assert_int_eq(attune_attention_problem_init(&problem, &t, &t, &t, NULL, &out, error), ATTUNE_OK);
+    problem.workers = id.type == ATTUNE_DEVICE_CPU ? 2 : 0;
+    memset(choice, 0, sizeof *choice);
+    memset(error, 0, sizeof *error);
+    choice->struct_size = sizeof *choice;
+    return attune_choose(host, wish, &problem, choice, NULL, error);
+}
+
+/* The reason that the choice gives for a backend of attune-cuda. */
+static const char *reason_of(const attune_choice *choice, const char *backend) {
+    for (uint32_t i = 0; i < choice->candidates; ++i)
+        if (strcmp(choice->candidate[i].backend, backend) == 0 &&
+            strcmp(choice->candidate[i].plugin, "attune-cuda") == 0)
+            return choice->candidate[i].reason;
+    return "it is no candidate";
+}
+
+#define assert_has(text, part) ck_assert_msg(strstr(text, part) != NULL, "\"%s\" lacks \"%s\"", text, part)
+
+START_TEST(without_a_device_the_rest_serves_and_the_plugin_says_why) {
+    attune_error error;
+    attune_choice choice;
+    attune_plugin_status status = {.struct_size = sizeof status};
+    set_machine("0", "2G", "8.6");
+    attune *host = open_host();
+    const attune_wish any = {.struct_size = sizeof any},
+                      nvidia = {.struct_size = sizeof nvidia, .vendor = "nvidia"};
+    ck_assert_int_eq(choose(host, "cpu", &any, &choice, &error), ATTUNE_OK);
+    ck_assert_str_eq(choice.plugin, "attune-cpu");
+    ck_assert_int_eq(choose(host, "cpu", &nvidia, &choice, &error), ATTUNE_UNAVAILABLE);
+    assert_has(error.message, "vendor nvidia was asked for");
+    attune_snapshot *snapshot = attune_snapshot_acquire(host);
+    for (uint32_t i = 0; strcmp(status.id, "attune-cuda") != 0; ++i)
+        ck_assert_int_eq(attune_snapshot_plugin(snapshot, i, &status, NULL), ATTUNE_OK);
+    attune_snapshot_release(snapshot);
+    ck_assert_str_eq(status.state, "refused");
+    ck_assert_int_eq(status.refused_code, ATTUNE_UNAVAILABLE);
+    assert_has(status.refused, "error 100) (is a GPU there, and in CUDA_VISIBLE_DEVICES?)");
+    attune_close(host);
+}
+END_TEST
+
+START_TEST(tensors_stay_where_they_are) {
+    attune_error error;
+    attune_choice choice;
+    set_machine("1", "24G", "8.6");
+    attune *host = open_host();
+    const attune_wish any = {.struct_size = sizeof any},
+                      cuda = {.struct_size = sizeof cuda, .device = "cuda:0"},
+                      intel = {.struct_size = sizeof intel, .vendor = "Intel"};
+    ck_assert_int_eq(choose(host, "cpu", &any, &choice, &error), ATTUNE_OK);
+    ck_assert_str_eq(choice.plugin, "attune-cpu");
+    assert_has(reason_of(&choice, "sdp"), "the tensors are on cpu, and nothing is copied implicitly");
+    ck_assert_int_eq(choose(host, "cpu", &cuda, &choice, &error), ATTUNE_UNAVAILABLE);
+    assert_has(error.message, "runs on cuda:0, the tensors are on cpu, and nothing is copied implicitly");
+    ck_assert_int_eq(choose(host, "cuda:0", &any, &choice, &error), ATTUNE_OK);
+    ck_assert_str_eq(choice.plugin, "attune-cuda");
+    ck_assert_int_eq(choose(host, "cuda:0", &intel, &choice, &error), ATTUNE_UNAVAILABLE);
+    assert_has(reason_of(&choice, "sdp"), "its device is from NVIDIA, vendor Intel was asked for");
+    attune_close(host);
+}
+END_TEST
+
+START_TEST(memory_and_budgets_filter) {
+    attune_error error;
+    attune_choice choice;
+    set_machine("1", _i ? "24G" : "2G", "8.6");
+    attune *host = open_host();
+    const attune_wish large = {.struct_size = sizeof large, .min_memory = 8ull << 30},
+                      budget = {.struct_size = sizeof budget,
+                                .attention = "math",
+                                .required = 1,
+                                .memory_limit = 1 << 20},
+                      class = {.struct_size = sizeof class, .determinism = ATTUNE_DETERMINISM_PORTABLE};
+    const attune_code code = choose(host, "cuda:0", &large, &choice, &error);
+    ck_assert_int_eq(code, _i ? ATTUNE_OK : ATTUNE_UNAVAILABLE);
+    if (!_i)
+        assert_has(reason_of(&choice, "sdp"), "cuda:0 has 2 GiB of memory, 8 GiB are asked for");
+    ck_assert_int_eq(choose(host, "cuda:0", &budget, &choice, &error), ATTUNE_UNAVAILABLE);
+    assert_has(reason_of(&choice, "math"), "bytes of workspace, the budget is 1048576");
+    ck_assert_int_eq(choose(host, "cuda:0", &class, &choice, &error), ATTUNE_OK);
+    ck_assert_str_eq(choice.backend, "sdp-no-mem");
+    ck_assert_int_eq(choice.determinism, ATTUNE_DETERMINISM_PORTABLE);
+    assert_has(reason_of(&choice, "sdp"), "keeps determinism class invariant, portable is asked for");
+    attune_close(host);
+}
+END_TEST
+
+static const char *const capabilities[] = {"7.5", "8.6", "9.0", "12.0"};
+
+START_TEST(every_capability_serves_under_the_web_uis_names) {
+    static const char *const names[] = {"sdp", "sdp-no-mem", "xformers", "math", "None", "sdp_no_mem"};
+    attune_error error;
+    attune_choice choice;
+    char isa[8];
+    set_machine("2", "24G", capabilities[_i]);
+    attune *host = open_host();
+    (void)snprintf(isa, sizeof isa, "sm_%d", (int)(atof(capabilities[_i]) * 10 + 0.5));
+    for (size_t i = 0; i < sizeof names / sizeof *names; ++i) {
+        const attune_wish wish = {.struct_size = sizeof wish,
+                                  .attention = names[i],
+                                  .required = 1,
+                                  .device = i % 2 ? "cuda:1" : "cuda:0"};
+        ck_assert_int_eq(choose(host, wish.device, &wish, &choice, &error), ATTUNE_OK);
+        ck_assert_str_eq(choice.isa, isa);
+    }
+    const attune_wish wish = {.struct_size = sizeof wish, .device = "cuda:1"};
+    ck_assert_int_eq(choose(host, "cuda:0", &wish, &choice, &error), ATTUNE_UNAVAILABLE);
+    assert_has(error.message, "runs on cuda:1, the tensors are on cuda:0, and nothing is copied implicitly");
+    attune_close(host);
+}
+END_TEST
+
+START_TEST(the_cpus_sampler_tells_why_not_cuda) {
+    run_result r = run("$HOST txt2img panda --steps 1 --width 64 --height 64 -o p.png --explain");
+    ck_assert_msg(r.status == 0, "%s", r.err);
+    assert_has(r.err, "runs on cuda:0, the tensors are on cpu, and nothing is copied implicitly");
+    run_free(&r);
+    run_fails("$HOST txt2img panda -q --steps 1 -o p.png --device cuda:0", 3,
+              "runs on cpu, device cuda:0 was asked for");
+}
+END_TEST
+
+START_TEST(the_command_line_tells_what_failed) {
+    run_fails("$HOST plugins --vendor nvidia --min-memory 100G", 3,
+              "no device passes --device, --vendor and --min-memory");
+    run_fails("ATTUNE_EMULATOR_FAIL=cudaLaunchKernel:1 $HOST bench attention --shape 1,1,8,8,8 --attention "
+              "sdp --device cuda:0",
+              1, "cudaErrorMemoryAllocation, error 2");
+}
+END_TEST
+
+START_TEST(no_gpu_is_no_warning) {
+    run_result r = run("ATTUNE_EMULATOR_NO_DRIVER=1 $HOST plugins");
+    ck_assert_int_eq(r.status, 0);
+    ck_assert_ptr_null(strstr(r.err, "attune-cuda"));
+    assert_has(r.out, "refused: no NVIDIA driver, or one that is too old for CUDA 13");
+    assert_has(r.out, "error 35) (install NVIDIA's driver 580 or newer)");
+    run_free(&r);
+    r = run(
+        "ATTUNE_EMULATOR_NO_DRIVER=1 $HOST plugins --plugin $B/manifest.json"); /* asked for: it is told */
+    ck_assert_int_eq(r.status, 0);
+    assert_has(r.err, "warning: attune-cuda: refused: no NVIDIA driver");
+    run_free(&r);
+}
+END_TEST
+
+TCase *negotiation_cases(void) {
+    TCase *c = tcase_create("negotiation");
+    tcase_add_test(c, without_a_device_the_rest_serves_and_the_plugin_says_why);
+    tcase_add_test(c, tensors_stay_where_they_are);
+    tcase_add_loop_test(c, memory_and_budgets_filter, 0, 2);
+    tcase_add_loop_test(c, every_capability_serves_under_the_web_uis_names, 0, 4);
+    tcase_add_test(c, the_cpus_sampler_tells_why_not_cuda);
+    tcase_add_test(c, the_command_line_tells_what_failed);
+    tcase_add_test(c, no_gpu_is_no_warning);
+    return c;
+}
