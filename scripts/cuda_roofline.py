@@ -19,7 +19,7 @@ SHAPES = [
 ]
 
 # name, sm, SMs, GHz, GB/s of device memory, fused multiply-adds of fp16 (sums in fp32) a clock and SM: vendors' data sheets and
-# architecture white papers. Every SM starts 4 warp instructions a clock and computes 16 powers of two (MUFU).
+# architecture white papers; the H100's mma.sync is taken to reach half of its peak, which takes wgmma. Every SM starts 4 warp instructions a clock and computes 16 powers of two (MUFU).
 DEVICES = [
     ("A100", 80, 108, 1.41, 1555, 1024),
     ("RTX 3090", 86, 82, 1.70, 936, 256),
@@ -43,7 +43,7 @@ def estimate(row, tile, shape, device):
     warp_tiles = 4 * tiles * waves
     clock = ghz * 1e9
     seconds = {
-        "tensor cores": warp_tiles * row["hmma"] * 16 * 8 * 16 / mma / clock,
+        "tensor cores": warp_tiles * (row["hmma"] - row["hmma8"] / 2) * 16 * 8 * 16 / mma / clock,
         "issue": warp_tiles * row["loop"] / 4 / clock,
         "powers": warp_tiles * row["mufu"] * 32 / 16 / clock,
         "memory": 2 * 2 * heads * (2 * n_q + 2 * n_k) * size / (memory * 1e9),

@@ -57,11 +57,11 @@ template <typename T, int D, int M, int KEYS, bool GENERAL, bool CHUNKED> struct
     // The next tile of keys begins at `key`.
     template <bool TAIL> __device__ __forceinline__ void copy_k(int64_t key) {
         copy_tile<TAIL>(to_k, from_k, TAIL ? (int)(keys - key < KEYS ? keys - key : KEYS) : KEYS);
-        from_k += advance_k;
+        from_k += GENERAL ? 2 * KEYS * args.stride_k[2] : advance_k; // the general kernel has no register for it
     }
     template <bool TAIL> __device__ __forceinline__ void copy_v(int64_t key) {
         copy_tile<TAIL>(to_v, from_v, TAIL ? (int)(keys - key < KEYS ? keys - key : KEYS) : KEYS);
-        from_v += advance_v;
+        from_v += GENERAL ? 2 * KEYS * args.stride_v[2] : advance_v;
     }
 
     // Each warp copies its own queries; those that do not exist are zeros.

@@ -1,9 +1,9 @@
 /*
  * check_fragments.c: where mma.sync and ldmatrix expect and leave elements. The tables are written out here
- * element by element, apart from the emulator's code, and were compared with the text of the PTX ISA
- * manual 9.0: 9.7.14.5.7, "Matrix Fragments for mma.m16n8k8" (.f16, .bf16 and .tf32), 9.7.14.5.8, "Matrix
- * Fragments for mma.m16n8k16 with floating point type", and 9.7.14.5.15, "Warp-level matrix load instruction:
- * ldmatrix".
+ * element by element, apart from the emulator's code. Those of mma were compared with the text of the PTX ISA
+ * manual 9.0: 9.7.14.5.7, "Matrix Fragments for mma.m16n8k8" (.f16, .bf16 and .tf32), and 9.7.14.5.8, "Matrix
+ * Fragments for mma.m16n8k16 with floating point type". That of ldmatrix (9.7.14.5.15) was written from
+ * knowledge.
  */
 #include "tests/cuda/suite.h"
 
