@@ -12,7 +12,7 @@ for n in 1 0; do # the same code twice, in files of other bytes
     printf 'build %d' "$n" >>"$work/$n.so"
     chmod go-w "$work"/*
     ln -f "$work/$n.so" "$work/attune-cpu.so"
-    "$build/tools/fill_manifest" manifest.json "$work" "$work/$n.json"
+    "$build/tools/fill_manifest" manifest.json "$work" "$work/$n.json" attune-cuda
     chmod go-w "$work/$n.json"
 done
 ln "$work/0.json" "$work/manifest.json"

@@ -11,11 +11,12 @@ umask 022
 
 # A place for the plugins that may be written over, as a package manager would.
 mkdir "$work/plugins" "$work/second"
-cp "$build/attune-cpu.so" "$build/attune-sampler-cpu.so" "$build/manifest.json" "$work/plugins"
+cp "$build/attune-cpu.so" "$build/attune-sampler-cpu.so" "$work/plugins"
+"$build/tools/fill_manifest" "$source/manifest.json" "$work/plugins" "$work/plugins/manifest.json" attune-cuda
 # The second build: here the same code in a file of other bytes. Yours would come from your compiler.
 cp "$build/attune-cpu.so" "$build/attune-sampler-cpu.so" "$work/second"
 printf 'built again' >>"$work/second/attune-cpu.so"
-"$build/tools/fill_manifest" "$source/manifest.json" "$work/second" "$work/second/manifest.json"
+"$build/tools/fill_manifest" "$source/manifest.json" "$work/second" "$work/second/manifest.json" attune-cuda
 
 mkfifo "$work/requests"
 "$build/sample_host" session --watch --plugin "$work/plugins/manifest.json" <"$work/requests" >"$work/answers" &

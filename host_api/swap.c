@@ -12,6 +12,7 @@ typedef struct swap {
     attune_source from;
     attune_swap_report report;
     attune_error first; /* the first refusal */
+    attune_error lack;  /* what this machine lacks for one of the libraries */
     uint64_t start;
     bool waiting; /* a library that does not match yet is not worth a line */
 } swap;
@@ -49,9 +50,14 @@ static attune_code stage(swap *work, attune_generation *next, const attune_gener
     attune_source *from = &work->from;
     attune *host = work->host;
     attune_code code = attune_loader_check(next, from->folder, from->folder_path, library, error);
-    *unchanged = !code && serves(old) && memcmp(old->sha256, next->sha256, sizeof old->sha256) == 0;
+    const bool same = !code && old && memcmp(old->sha256, next->sha256, sizeof old->sha256) == 0;
+    *unchanged = same && serves(old);
     if (code || *unchanged)
         return code;
+    if (same && old->refused_code == ATTUNE_UNAVAILABLE) { /* code that this machine could not serve */
+        next->stage = "create";
+        return attune_fail(error, ATTUNE_UNAVAILABLE, library->id, next->stage, "%.250s", old->refused);
+    }
     code = check_parked(host, library->id, error);
     if (!code) {
         next->stage = "probe";
@@ -85,6 +91,18 @@ static void note_refusal(swap *work, const attune_generation *next, const attune
         return;
     attune_text_copy(report->plugin, sizeof report->plugin, next->id);
     attune_text_copy(report->version, sizeof report->version, next->version);
+}
+
+/* A GPU's library on a machine without one is no refusal of the others beside it. */
+static bool lacks_machine(const attune_generation *next, const attune_generation *old,
+                          const attune_error *reason) {
+    return reason->code == ATTUNE_UNAVAILABLE && strcmp(next->stage, "create") == 0 && !serves(old);
+}
+
+static void note_lack(swap *work, const attune_generation *next, const attune_error *reason) {
+    work->lack = *reason;
+    attune_log(&work->host->logger, ATTUNE_LOG_INFO, next->id, "not for this machine: %s: %s", reason->where,
+               reason->message);
 }
 
 static void note_published(swap *work, const attune_generation *next, uint64_t replaced) {
@@ -139,7 +157,9 @@ static attune_code swap_library(swap *work, uint32_t i, attune_error *error) {
         atomic_store(&next->state, ATTUNE_STATE_ACTIVE);
         fits = attune_registry_publish(work->host, next, old, &reason);
     }
-    if (fits)
+    if (fits && lacks_machine(next, old, &reason))
+        note_lack(work, next, &reason);
+    else if (fits)
         note_refusal(work, next, old, &reason);
     else if (unchanged)
         ++work->report.unchanged;
@@ -165,10 +185,13 @@ static attune_code run(swap *work, const char *manifest_path, attune_error *erro
         code = swap_library(work, i, error);
     (void)pthread_mutex_unlock(&host->load_lock);
     attune_source_close(&work->from);
-    if (!code && work->report.refused) {
-        code = work->first.code;
+    const attune_swap_report *report = &work->report;
+    const bool served = report->swapped || report->added || report->unchanged;
+    if (!code && (report->refused || (work->lack.code && !served))) {
+        const attune_error *reason = report->refused ? &work->first : &work->lack;
+        code = reason->code;
         if (error)
-            *error = work->first;
+            *error = *reason;
     }
     return code;
 }

@@ -2,10 +2,11 @@
  * session_memory.c: a session's memory, planned before anything runs.
  *
  * The networks run one after another, so the most that is needed is the largest of the phases' sums: what is
- * kept, activations and scratch memory, attention's workspace, packed weights. Where all of it is allowed, the
- * weights of UNet and VAE stay packed. Else those of a phase are there while it lasts, and of those that do not
- * fit some are packed for each call, into a room as large as the largest of them. Where even that is too much,
- * the UNet takes fewer latents at once. None of it changes a bit of the image (rule 43 of docs/arithmetic.md).
+ * kept, activations and scratch memory, attention's workspace, packed weights. Where all of it is allowed,
+ * the weights of UNet and VAE stay packed. Else those of a phase are there while it lasts, and of those that
+ * do not fit some are packed for each call, into a room as large as the largest of them. Where even that is
+ * too much, the UNet takes fewer latents at once. None of it changes a bit of the image (rule 43 of
+ * docs/arithmetic.md).
  */
 #include "plugin/sampler/attention.h"
 #include "plugin/sampler/session.h"

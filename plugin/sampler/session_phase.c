@@ -32,8 +32,8 @@ attune_code session_pack(session *s, int32_t phase, attune_error *error) {
     return ATTUNE_OK;
 }
 
-/* The packed weights of a phase that no session is in; those of the text encoder are never kept, since an image
- * needs them once. */
+/* The packed weights of a phase that no session is in; those of the text encoder are never kept, since an
+ * image needs them once. */
 static void unpack(session *s, int32_t phase) {
     model *m = s->m;
     if (m->users[phase] > 0 || (s->keep && phase != PHASE_TEXT))

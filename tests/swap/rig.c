@@ -71,7 +71,9 @@ const char *second_build(void) {
     const char *folder = fixture_folder();
     run_result made = run(
         "cp \"$B/attune-cpu.so\" \"$B/attune-sampler-cpu.so\" '%s' && printf again >> '%s/attune-cpu.so' && "
-        "chmod go-w '%s'/* && \"$B/tools/fill_manifest\" \"$S/manifest.json\" '%s' '%s/manifest.json' && "
+        "chmod go-w '%s'/* && \"$B/tools/fill_manifest\" \"$S/manifest.json\" '%s' '%s/manifest.json' "
+        "attune-cuda "
+        "&& "
         "chmod go-w '%s/manifest.json'",
         folder, folder, folder, folder, folder, folder);
     ck_assert_msg(made.status == 0, "%s", made.err);
