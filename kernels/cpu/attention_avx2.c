@@ -2,14 +2,13 @@
 #ifdef __x86_64__
 #include "kernels/cpu/vector_avx2.h"
 
-#define TILE_VECTORS   3
-#define GROUP_1        8
-#define GROUP_2        6
-#define GROUP_3        4
-#define CHANNEL_PIECE  160
-#define ROW_GROUP      4
-#define PREFETCH_LEVEL 2
-#define EXP2_CHAINS    6
+#define TILE_VECTORS  3
+#define GROUP_1       8
+#define GROUP_2       6
+#define GROUP_3       4
+#define CHANNEL_PIECE 160
+#define ROW_GROUP     4
+#define EXP2_CHAINS   6
 
 #include "kernels/cpu/attention_tile.h"
 

@@ -2,14 +2,13 @@
  * any processor. */
 #include "kernels/cpu/vector_generic.h"
 
-#define TILE_VECTORS   3
-#define GROUP_1        4
-#define GROUP_2        4
-#define GROUP_3        4
-#define CHANNEL_PIECE  160
-#define ROW_GROUP      4
-#define PREFETCH_LEVEL 2
-#define EXP2_CHAINS    3
+#define TILE_VECTORS  3
+#define GROUP_1       4
+#define GROUP_2       4
+#define GROUP_3       4
+#define CHANNEL_PIECE 160
+#define ROW_GROUP     4
+#define EXP2_CHAINS   3
 
 #include "kernels/cpu/attention_tile.h"
 

@@ -1,6 +1,6 @@
 /*
- * kernels/cpu/attention_lanes.h: rows in memory to queries in lanes and back, and prefetching for small
- * problems. Part of attention_tile.h.
+ * kernels/cpu/attention_lanes.h: rows in memory to queries in lanes and back, and asking ahead for what comes
+ * next. Part of attention_tile.h.
  */
 
 /* Arrays of which every line is asked for, some at a time, while a tile computes. */
@@ -49,7 +49,7 @@ INLINE void prefetch_lines(ahead *p) {
     for (int lines = p->lines; lines > 0; --lines, p->at += 64) {
         if (p->at >= p->end && !next_row_ahead(p))
             return;
-        __builtin_prefetch(p->at, 0, PREFETCH_LEVEL);
+        __builtin_prefetch(p->at, 0, 2); /* into the second-level cache: the first is full of the tile */
     }
 }
 
@@ -102,19 +102,19 @@ static void rows_to_lanes(const float *from, int64_t stride, int64_t rows, int64
     }
 }
 
-/* The end of the arithmetic: to[lane][c] = stored(from[c][lane] * (1 / l)), +0 where l is 0. */
+/* The end of the arithmetic: stored(sum * (1 / l)), +0 where l is 0. */
+INLINE vec end_sum(vec sum, vec l, vec reciprocal) {
+    const vec zero = v_zero(), y = v_add(v_mul(sum, reciprocal), zero);
+    return v_select_equal(l, zero, zero, v_select_nan(y, v_set1(__builtin_nanf("")), y));
+}
+
+/* to[lane][c] = the end of from[c][lane]. */
 INLINE void lanes_to_columns(const float *from, int64_t lanes, vec l, vec reciprocal, float *to,
                              int64_t stride, int64_t rows, const int part) {
-    const vec zero = v_zero(), nan = v_set1(__builtin_nanf(""));
     vec x[WIDTH];
     UNROLL
-    for (int i = 0; i < WIDTH; ++i) {
-        x[i] = zero;
-        if (i < part) {
-            const vec y = v_add(v_mul(v_load(from + i * lanes), reciprocal), zero);
-            x[i] = v_select_equal(l, zero, zero, v_select_nan(y, nan, y));
-        }
-    }
+    for (int i = 0; i < WIDTH; ++i)
+        x[i] = i < part ? end_sum(v_load(from + i * lanes), l, reciprocal) : v_zero();
     v_transpose(x);
     UNROLL
     for (int i = 0; i < WIDTH; ++i)

@@ -3,15 +3,14 @@
 #ifdef __aarch64__
 #include "kernels/cpu/vector_neon.h"
 
-#define TILE_VECTORS   4
-#define GROUP_1        8
-#define GROUP_2        8
-#define GROUP_3        8
-#define GROUP_4        6
-#define CHANNEL_PIECE  160
-#define ROW_GROUP      8
-#define PREFETCH_LEVEL 2
-#define EXP2_CHAINS    8
+#define TILE_VECTORS  4
+#define GROUP_1       8
+#define GROUP_2       8
+#define GROUP_3       8
+#define GROUP_4       6
+#define CHANNEL_PIECE 160
+#define ROW_GROUP     8
+#define EXP2_CHAINS   8
 
 #include "kernels/cpu/attention_tile.h"
 

@@ -12,13 +12,12 @@
 INLINE void rows_tile(const float *p, int64_t lanes, const float *values, const int64_t *at, int64_t stride,
                       int64_t keys, const float *l, const float *m, float *to, int64_t stride_to,
                       int64_t rows, const int columns) {
-    const vec zero = v_zero(), nan = v_set1(__builtin_nanf(""));
     vec sum[ROW_GROUP][ROW_VECTORS];
     UNROLL
     for (int r = 0; r < ROW_GROUP; ++r) {
         UNROLL
         for (int c = 0; c < columns; ++c)
-            sum[r][c] = zero;
+            sum[r][c] = v_zero();
     }
     for (int64_t j = 0; j < keys; ++j, p += lanes, values += stride) {
         vec value[ROW_VECTORS];
@@ -37,12 +36,10 @@ INLINE void rows_tile(const float *p, int64_t lanes, const float *values, const 
     for (int r = 0; r < ROW_GROUP; ++r) {
         if (r >= rows)
             break;
-        const vec reciprocal = v_set1(m[r]), empty = v_set1(l[r]);
+        const vec reciprocal = v_set1(m[r]), sums_of_weights = v_set1(l[r]);
         UNROLL
-        for (int c = 0; c < columns; ++c) {
-            const vec y = v_add(v_mul(sum[r][c], reciprocal), zero);
-            v_store(to + r * stride_to + at[c], v_select_equal(empty, zero, zero, v_select_nan(y, nan, y)));
-        }
+        for (int c = 0; c < columns; ++c)
+            v_store(to + r * stride_to + at[c], end_sum(sum[r][c], sums_of_weights, reciprocal));
     }
 }
 
