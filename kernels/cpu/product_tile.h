@@ -173,6 +173,17 @@ INLINE void end_vector(const piece *p, vec sum, int64_t i, int64_t column) {
         v_store_part(to, sum, (int)left);
 }
 
+/* Where a row's sums will go, and what is added to them, is asked for before the chains run. */
+INLINE void look_at_end(const piece *p, int i) {
+    const float *const to = p->result + i * p->stride_result;
+    __builtin_prefetch(to, 1, 2);
+    __builtin_prefetch(to + WIDTH, 1, 2);
+    if (p->residual) {
+        __builtin_prefetch(p->residual + i * p->stride_residual, 0, 2);
+        __builtin_prefetch(p->residual + i * p->stride_residual + WIDTH, 0, 2);
+    }
+}
+
 INLINE void step_sums(const float *const *row, int64_t stride, const float *w, int n, vec sum[TILE_ROWS][2],
                       const int rows) {
     vec a = v_load(w + 2 * n * WIDTH), b = v_load(w + (2 * n + 1) * WIDTH);
@@ -198,6 +209,11 @@ INLINE void run_rows(const piece *p, const int rows) {
     for (int g = 0; g < (rows + 2) / 3; ++g)
         row[g] = p->steps ? p->x + 3 * g * stride : NULL;
     begin_sums(p, sum, rows);
+    if (p->result) {
+        UNROLL
+        for (int i = 0; i < rows; ++i)
+            look_at_end(p, i);
+    }
     int64_t left = p->steps;
     for (; left >= STEPS; left -= STEPS, w += STEPS * PANEL, ahead += line) {
         __builtin_prefetch(ahead, 0, 2);
