@@ -1,6 +1,7 @@
 """
 Attune's parts by libattune's C interface (host_api/attune/host.h, sampler.h):
     attune_parts.py text|unet|vae MODEL WxH THREADS REPEATS       seconds of each repeat, after one that is not counted
+    attune_parts.py cold MODEL WxH THREADS                        when (Unix time) the first step has ended
     attune_parts.py step MODEL WxH THREADS REFERENCE.npz          how far a sampler step is from the reference's
 """
 import ctypes
@@ -126,13 +127,19 @@ def compare_step(sessions, reference):
 
 
 def main():
-    figure, model, size, threads, last = sys.argv[1:]
+    figure, model, size, threads, *rest = sys.argv[1:]
     sessions = Sessions(model, *map(int, size.split("x")), int(threads))
     if figure == "step":
-        print(json.dumps(compare_step(sessions, last)))
+        print(json.dumps(compare_step(sessions, rest[0])))
+        return
+    if figure == "cold":
+        session = sessions.open()
+        step(session)
+        step(session)
+        print(json.dumps({"ended": time.time()}))
         return
     function = {"text": time_text, "unet": time_unet, "vae": time_vae}[figure]
-    print(json.dumps({"seconds": function(sessions, int(last))}))
+    print(json.dumps({"seconds": function(sessions, int(rest[0]))}))
 
 
 main()

@@ -1,6 +1,7 @@
 """
 diffusers (torch, float32) and OpenVINO (float32) on the same folder as Attune:
     peers.py diffusers|openvino text|unet|vae MODEL WxH THREADS REPEATS   seconds of each repeat, after one uncounted
+    peers.py diffusers|openvino cold MODEL WxH THREADS                    when (Unix time) the first step has ended
     peers.py diffusers|openvino whole MODEL WxH THREADS STEPS OUT.png     a picture by Euler steps with guidance
     peers.py diffusers reference MODEL WxH THREADS REFERENCE.npz          write latents before and after one step
     peers.py openvino step MODEL WxH THREADS REFERENCE.npz                how far a step is from the reference's
@@ -185,6 +186,13 @@ def draw(networks, shape, steps, path):
     return {}
 
 
+def first_step(networks, shape):
+    levels, context = NoiseLevels(networks.model, common.SAMPLE_STEPS), read_text(networks)
+    x = np.random.default_rng(common.SEED).standard_normal(shape, dtype=np.float32) * levels.sigmas[0]
+    assert np.isfinite(euler_step(networks, levels, 0, x, context)).all()
+    return {"ended": time.time()}
+
+
 def write_reference(networks, shape, path):
     """The first of the steps that attune_parts.py takes, from the noise of torch's CPU generator."""
     import torch
@@ -213,6 +221,8 @@ def main():
     networks = {"diffusers": Diffusers, "openvino": OpenVino}[peer](model, int(threads), shape)
     if figure == "whole":
         reply = draw(networks, shape, int(rest[0]), rest[1])
+    elif figure == "cold":
+        reply = first_step(networks, shape)
     elif figure == "reference":
         reply = write_reference(networks, shape, rest[0])
     elif figure == "step":

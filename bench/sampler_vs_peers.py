@@ -1,6 +1,6 @@
 """
 Stable Diffusion 1.5 with random weights: Attune beside diffusers (torch) and OpenVINO, all float32: seconds and
-peak memory of the text encoder, a UNet step, the VAE, and a whole run; and whether one step is equal.
+peak memory of the text encoder, a UNet step, the VAE, a cold start, and a whole run; and whether one step is equal.
 
 Every figure is a process of its own, and the peers take turns. Each is appended to the results as a line of JSON
 when it is made, so a run that was stopped, or that --minutes ended (status 3), goes on where it was.
@@ -17,7 +17,8 @@ import time
 import common
 
 PEERS = ["attune", "diffusers", "openvino"]
-TITLES = {"text": "text encoder, 2 × 77 tokens", "unet": "UNet step with guidance (batch 2)", "vae": "VAE decode"}
+PARTS = {"text": "text encoder, 2 × 77 tokens", "unet": "UNet step with guidance (batch 2)", "vae": "VAE decode"}
+COLD_SIZE = "256x256"
 GIB = 1 << 30
 MORE_TO_DO = 3
 FIRST_GUESS = 90.0  # seconds that a figure takes, before one of its kind is made
@@ -71,16 +72,22 @@ class Bench:
 
     def __init__(self, options, folder):
         self.folder, self.repeats, self.steps = folder, str(options.repeats), str(options.steps)
-        self.common = [options.model, options.size, str(options.threads)]
+        self.model, self.size, self.threads = options.model, options.size, str(options.threads)
 
-    def peer(self, peer, *arguments):
-        """Run a peer's script; arguments are the figure, then what follows the common ones."""
+    def peer(self, peer, figure, *arguments, size=None):
+        """Run a peer's script; arguments are what follows the common ones."""
         script = ["attune_parts.py"] if peer == "attune" else ["peers.py", peer]
-        return common.peer(*script, arguments[0], *self.common, *arguments[1:])
+        return common.peer(*script, figure, self.model, size or self.size, self.threads, *arguments)
 
     def part(self, peer, part):
         reply, _, peak = self.peer(peer, part, self.repeats)
         return {"seconds": reply["seconds"], "peak": peak}
+
+    def cold(self, peer):
+        """From the start of the process to the end of the first step of a small picture."""
+        start = time.time()
+        reply, _, peak = self.peer(peer, "cold", size=COLD_SIZE)
+        return {"seconds": [reply["ended"] - start], "peak": peak}
 
     def whole(self, peer):
         """From the start of the process to its end, the PNG included."""
@@ -88,12 +95,11 @@ class Bench:
         if peer != "attune":
             _, seconds, peak = self.peer(peer, "whole", self.steps, png)
             return {"seconds": [seconds], "peak": peak}
-        model, size, threads = self.common
-        width, height = size.split("x")
+        width, height = self.size.split("x")
         reply, seconds, peak = common.attune([
             "txt2img", common.PROMPT, "--negative-prompt", common.NEGATIVE, "--sampler", "Euler", "--steps", self.steps,
-            "--cfg-scale", str(common.CFG), "--seed", str(common.SEED), "--model", model, "--width", width,
-            "--height", height, "--threads", threads, "-o", png])
+            "--cfg-scale", str(common.CFG), "--seed", str(common.SEED), "--model", self.model, "--width", width,
+            "--height", height, "--threads", self.threads, "-o", png])
         os.remove(png)
         return {"seconds": [seconds], "peak": peak, "phases": reply["seconds"]}
 
@@ -106,7 +112,7 @@ class Bench:
 
     def make(self, name, peer):
         start = time.monotonic()
-        figure = {"step": self.step, "whole": self.whole}.get(name, lambda who: self.part(who, name))(peer)
+        figure = self.part(peer, name) if name in PARTS else getattr(self, name)(peer)
         return {"figure": name, "peer": peer, **figure, "took": time.monotonic() - start}
 
 
@@ -114,7 +120,7 @@ def plan(rounds):
     """(round, figure, peer) in the order of making; each round another peer begins."""
     yield from ((0, "step", peer) for peer in PEERS if peer != "diffusers")
     for index in range(rounds):
-        for name in (*TITLES, "whole"):
+        for name in (*PARTS, "cold", "whole"):
             for turn in range(len(PEERS)):
                 yield index, name, PEERS[(index + turn) % len(PEERS)]
 
@@ -150,7 +156,9 @@ def print_table(options, results):
     print(f"\n{options.size}, {options.threads} threads, float32, {options.rounds} rounds in turns; medians; ratio above 1:"
           " Attune is faster or smaller\n")
     print("| | Attune | diffusers | OpenVINO | diffusers / Attune | OpenVINO / Attune |\n|---|---|---|---|---|---|")
-    for name, title in {**TITLES, "whole": f"whole run, {options.steps} steps, start to PNG"}.items():
+    titles = {**PARTS, "cold": f"cold start: the process's start to the end of the first step, {COLD_SIZE}",
+              "whole": f"whole run, {options.steps} steps, start to PNG"}
+    for name, title in titles.items():
         made = {peer: results.of(name, peer) for peer in PEERS}
         seconds = {peer: common.median([s for f in made[peer] for s in f["seconds"]] or [0]) for peer in PEERS}
         print(table_row(title + ", seconds", seconds, "{:.3f}"))
