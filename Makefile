@@ -7,7 +7,9 @@ Q       := $(if $(filter 1,$(V)),,@)
 say      = $(if $(filter 1,$(V)),,@printf '  %-4s %s\n' $(1) $(2))
 CC      ?= cc
 AR      ?= ar
-SUITE   ?= kernels host sampler sample_host swap examples fuzz cuda
+PKG_CONFIG ?= pkg-config
+RUN     ?=
+SUITE   ?= kernels host sampler sample_host swap examples fuzz arm64 cuda
 JOBS    := $(if $(findstring jobserver,$(MAKEFLAGS)),,-j$(shell nproc))
 PREFIX  ?= /usr/local
 DESTDIR ?=
@@ -28,10 +30,10 @@ LDFLAGS    += $(filter -fsanitize=%,$(SANITIZERS))
 endif
 
 # Libraries by room; each is named, with the reason, in the README.
-HOST_LIBS    = $(shell pkg-config --libs jansson nettle) -ldl -lm
-SAMPLER_LIBS = $(shell pkg-config --libs jansson libutf8proc) -lm
-CLI_LIBS     = $(shell pkg-config --libs popt libpng jansson nettle) -lm
-CHECK_LIBS   = $(shell pkg-config --libs check) -lm
+HOST_LIBS    = $(shell $(PKG_CONFIG) --libs jansson nettle) -ldl -lm
+SAMPLER_LIBS = $(shell $(PKG_CONFIG) --libs jansson libutf8proc) -lm
+CLI_LIBS     = $(shell $(PKG_CONFIG) --libs popt libpng jansson nettle) -lm
+CHECK_LIBS   = $(shell $(PKG_CONFIG) --libs check) -lm
 
 obj = $(patsubst %.c,$(B)/obj/%.o,$(wildcard $(1)))
 
@@ -141,13 +143,13 @@ $(B)/sample_host: $(CLI_OBJ) $(B)/libattune.a
 $(B)/tools/%: $(B)/obj/tools/%.o
 	@mkdir -p $(@D)
 	$(call say,LD,$@)
-	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(shell pkg-config --libs jansson nettle) -lm
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(shell $(PKG_CONFIG) --libs jansson nettle) -lm
 # The self-test's known answers: libattune holds numbers, the tool holds the kernel that they come from.
 $(B)/tools/make_self_test: $(REFERENCE_OBJ)
 $(B)/gen/self_test_bits.c: $(B)/tools/make_self_test
 	@mkdir -p $(@D)
 	$(call say,FILL,$@)
-	$(Q)$< $@
+	$(Q)$(RUN) $< $@
 $(B)/obj/gen/%.o: $(B)/gen/%.c Makefile
 	@mkdir -p $(@D)
 	$(call say,CC,$<)
@@ -158,7 +160,7 @@ $(B)/bench/engine: $(B)/obj/bench/engine.o $(KERNEL_OBJ)
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ -ldnnl -lm
 $(B)/manifest.json: manifest.json $(PLUGINS) $(B)/tools/fill_manifest
 	$(call say,FILL,$@)
-	$(Q)$(B)/tools/fill_manifest manifest.json $(B) $@ $(WITHOUT)
+	$(Q)$(RUN) $(B)/tools/fill_manifest manifest.json $(B) $@ $(WITHOUT)
 	@chmod go-w $@ $(B)
 $(B)/examples/%: $(B)/obj/examples/%.o $(B)/libattune.so
 	@mkdir -p $(@D)
@@ -206,7 +208,7 @@ $(B)/tests/preload/%.so: LDFLAGS += -fno-sanitize=all
 $(B)/tests/preload/%.so: $(B)/obj/tests/preload/%.o
 	@mkdir -p $(@D)
 	$(call say,LD,$@)
-	$(Q)$(CC) -shared $(LDFLAGS) -o $@ $< $(shell pkg-config --libs jansson)
+	$(Q)$(CC) -shared $(LDFLAGS) -o $@ $< $(shell $(PKG_CONFIG) --libs jansson)
 
 define suite_rule
 $(B)/tests/$(1)/check: $(call obj,tests/$(1)/*.c) $(TEST_OBJ) $(KERNEL_OBJ) $(if $(filter sampler,$(1)),$(SAMPLER_OBJ)) $(if $(filter sample_host,$(1)),$(filter-out %/main.o,$(CLI_OBJ)),$(B)/obj/sample_host/npy.o $(B)/obj/sample_host/output.o) $(B)/libattune.a
@@ -227,6 +229,7 @@ check-goldens:
 	@cd tests/golden && sha256sum -c --quiet data/SHA256SUMS || { \
 	 echo "a golden, its script or models/emoji changed alone: see tests/golden/README.md" >&2; exit 1; }
 
+-include tests/arm64/rules.mk
 -include tests/fuzz/rules.mk
 -include tests/cuda_emulator/rules.mk
 -include $(shell find $(B)/obj -name '*.d' 2>/dev/null)
