@@ -7,7 +7,10 @@ Q       := $(if $(filter 1,$(V)),,@)
 say      = $(if $(filter 1,$(V)),,@printf '  %-4s %s\n' $(1) $(2))
 CC      ?= cc
 AR      ?= ar
-SUITE   ?= kernels host sampler sample_host swap examples fuzz cuda
+PKG_CONFIG ?= pkg-config
+# What runs a program that was just built: an emulator where CC is a cross compiler (scripts/arm64.sh).
+RUN     ?=
+SUITE   ?= kernels host sampler sample_host swap examples fuzz arm64 cuda
 JOBS    := $(if $(findstring jobserver,$(MAKEFLAGS)),,-j$(shell nproc))
 PREFIX  ?= /usr/local
 DESTDIR ?=
@@ -28,10 +31,10 @@ LDFLAGS    += $(filter -fsanitize=%,$(SANITIZERS))
 endif
 
 # Libraries by room; each is named, with the reason, in the README.
-HOST_LIBS    = $(shell pkg-config --libs jansson nettle) -ldl -lm
-SAMPLER_LIBS = $(shell pkg-config --libs jansson libutf8proc) -lm
-CLI_LIBS     = $(shell pkg-config --libs popt libpng jansson nettle) -lm
-CHECK_LIBS   = $(shell pkg-config --libs check) -lm
+HOST_LIBS    = $(shell $(PKG_CONFIG) --libs jansson nettle) -ldl -lm
+SAMPLER_LIBS = $(shell $(PKG_CONFIG) --libs jansson libutf8proc) -lm
+CLI_LIBS     = $(shell $(PKG_CONFIG) --libs popt libpng jansson nettle) -lm
+CHECK_LIBS   = $(shell $(PKG_CONFIG) --libs check) -lm
 
 obj = $(patsubst %.c,$(B)/obj/%.o,$(wildcard $(1)))
 
@@ -68,18 +71,19 @@ check: build ## run the tests; SUITE="kernels host" picks rooms
 	@$(MAKE) -s --no-print-directory $(JOBS) $(foreach s,$(filter $(SUITES),$(SUITE)),$(B)/tests/$(s)/check) $(FIXTURES) $(PRELOADS)
 	@$(MAKE) -s --no-print-directory $(foreach s,$(SUITE),check-$(s))
 
-check-san: ## the tests under ASan and UBSan, in build/san
-	@$(MAKE) -s --no-print-directory check B=build/san SAN=1 OPT=-O1
+check-san: ## the tests under ASan and UBSan, in build/san; the cross build is left out
+	@$(MAKE) -s --no-print-directory check B=build/san SAN=1 OPT=-O1 SUITE="$(filter-out arm64,$(SUITE))"
 
 check-tsan: ## the suite of swaps under TSan, in build/tsan: what runs the sampler is left out, its libgomp is not built for it
 	@$(MAKE) -s --no-print-directory check B=build/tsan SAN=thread OPT=-O1 SUITE=swap
 
-check-long: ## the kernels with 30 times the random problems, 1,000 swaps beneath real images (an hour); ATTUNE_CHECK_FIRST=N repeats from problem N
-	@ATTUNE_CHECK_TIMES=$${ATTUNE_CHECK_TIMES:-30} $(MAKE) -s --no-print-directory check SUITE="kernels swap"
+check-long: ## the kernels with 30 times the random problems, the embedded model on arm64, 1,000 swaps beneath real images (an hour); ATTUNE_CHECK_FIRST=N repeats from problem N
+	@ATTUNE_CHECK_TIMES=$${ATTUNE_CHECK_TIMES:-30} $(MAKE) -s --no-print-directory check SUITE="kernels arm64 swap"
 
-check-clang: deps ## build everything and the tests with clang, in build/clang
+check-clang: deps ## build everything and the tests with clang, in build/clang, and compare its latents and pictures with the pinned ones
 	@scripts/deps.sh clang
 	@$(MAKE) -s --no-print-directory $(JOBS) B=build/clang CC=clang build $(foreach s,$(SUITES) $(if $(NVCC),cuda),build/clang/tests/$(s)/check)
+	@CK_RUN_CASE=portable $(MAKE) -s --no-print-directory B=build/clang CC=clang check SUITE="sampler sample_host"
 
 bench: build ## time the attention backends on Stable Diffusion's shapes
 	$(B)/sample_host bench attention
@@ -141,13 +145,13 @@ $(B)/sample_host: $(CLI_OBJ) $(B)/libattune.a
 $(B)/tools/%: $(B)/obj/tools/%.o
 	@mkdir -p $(@D)
 	$(call say,LD,$@)
-	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(shell pkg-config --libs jansson nettle) -lm
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(shell $(PKG_CONFIG) --libs jansson nettle) -lm
 # The self-test's known answers: libattune holds numbers, the tool holds the kernel that they come from.
 $(B)/tools/make_self_test: $(REFERENCE_OBJ)
 $(B)/gen/self_test_bits.c: $(B)/tools/make_self_test
 	@mkdir -p $(@D)
 	$(call say,FILL,$@)
-	$(Q)$< $@
+	$(Q)$(RUN) $< $@
 $(B)/obj/gen/%.o: $(B)/gen/%.c Makefile
 	@mkdir -p $(@D)
 	$(call say,CC,$<)
@@ -158,7 +162,7 @@ $(B)/bench/engine: $(B)/obj/bench/engine.o $(KERNEL_OBJ)
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ -ldnnl -lm
 $(B)/manifest.json: manifest.json $(PLUGINS) $(B)/tools/fill_manifest
 	$(call say,FILL,$@)
-	$(Q)$(B)/tools/fill_manifest manifest.json $(B) $@ $(WITHOUT)
+	$(Q)$(RUN) $(B)/tools/fill_manifest manifest.json $(B) $@ $(WITHOUT)
 	@chmod go-w $@ $(B)
 $(B)/examples/%: $(B)/obj/examples/%.o $(B)/libattune.so
 	@mkdir -p $(@D)
@@ -206,7 +210,7 @@ $(B)/tests/preload/%.so: LDFLAGS += -fno-sanitize=all
 $(B)/tests/preload/%.so: $(B)/obj/tests/preload/%.o
 	@mkdir -p $(@D)
 	$(call say,LD,$@)
-	$(Q)$(CC) -shared $(LDFLAGS) -o $@ $< $(shell pkg-config --libs jansson)
+	$(Q)$(CC) -shared $(LDFLAGS) -o $@ $< $(shell $(PKG_CONFIG) --libs jansson)
 
 define suite_rule
 $(B)/tests/$(1)/check: $(call obj,tests/$(1)/*.c) $(TEST_OBJ) $(KERNEL_OBJ) $(if $(filter sampler,$(1)),$(SAMPLER_OBJ)) $(if $(filter sample_host,$(1)),$(filter-out %/main.o,$(CLI_OBJ)),$(B)/obj/sample_host/npy.o $(B)/obj/sample_host/output.o) $(B)/libattune.a
@@ -227,6 +231,7 @@ check-goldens:
 	@cd tests/golden && sha256sum -c --quiet data/SHA256SUMS || { \
 	 echo "a golden, its script or models/emoji changed alone: see tests/golden/README.md" >&2; exit 1; }
 
+-include tests/arm64/rules.mk
 -include tests/fuzz/rules.mk
 -include tests/cuda_emulator/rules.mk
 -include $(shell find $(B)/obj -name '*.d' 2>/dev/null)

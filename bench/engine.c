@@ -8,14 +8,14 @@
  */
 #include "kernels/cpu/dispatch.h"
 
+#include "timing.h"
+
 #include <oneapi/dnnl/dnnl.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 enum { MOST_THREADS = 64, MOST_ROUNDS = 99 };
 
@@ -65,12 +65,6 @@ static const shape shapes[] = {
     {"VAE 512 conv 512x512 256-128", 1, 256, 128, 512, 512, 1},
     {"VAE 512 conv 512x512 128-128", 1, 128, 128, 512, 512, 1},
 };
-
-static double now(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 static void fail(const char *what) {
     (void)fprintf(stderr, "engine: %s failed\n", what);
@@ -168,8 +162,7 @@ __attribute__((target("avx512f"))) static void run_peak(job *j, uint64_t task, i
 
 static double peak_gflops(int threads) {
     job peak = {.run = run_peak, .tasks = (uint64_t)threads * 4};
-    const double seconds = run_job(&peak, threads);
-    return 2.0 * 16 * PEAK_SUMS * PEAK_TURNS * (double)peak.tasks / seconds / 1e9;
+    return 2.0 * 16 * PEAK_SUMS * PEAK_TURNS * (double)peak.tasks / run_job(&peak, threads);
 }
 
 /* ---- one shape ---- */
@@ -287,16 +280,6 @@ static void vendor_free(vendor *v) {
     dnnl_primitive_desc_destroy(v->desc);
 }
 
-static int by_value(const void *a, const void *b) {
-    const double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-static double median(double *values, int count) {
-    qsort(values, (size_t)count, sizeof *values, by_value);
-    return values[count / 2];
-}
-
 /* OpenMP's threads look out for work for a while after a call. */
 static void settle(void) {
     const struct timespec pause = {.tv_nsec = 30000000};
@@ -318,21 +301,22 @@ static void measure(const attune_cpu_kernels *kernels, dnnl_engine_t engine, con
     make_job(&ours_half, s, x, packed_half, bias, result, ATTUNE_KERNEL_F16, threads);
     vendor theirs;
     vendor_make(&theirs, engine, s, &z, x, w, bias, result);
-    double seconds[4][MOST_ROUNDS];
+    double times[4][MOST_ROUNDS];
     for (int round = -1; round < rounds; ++round) { /* the first warms up */
         const int at = round < 0 ? 0 : round;
         settle();
-        seconds[0][at] = run_job(&ours, threads);
-        seconds[1][at] = vendor_run(&theirs);
+        times[0][at] = run_job(&ours, threads);
+        times[1][at] = vendor_run(&theirs);
         settle();
-        seconds[2][at] = run_job(&ours_half, threads);
-        seconds[3][at] = 1 / peak_gflops(threads);
+        times[2][at] = run_job(&ours_half, threads);
+        times[3][at] = 1 / peak_gflops(threads);
     }
-    const double peak = 1 / median(seconds[3], rounds), gflop = z.flops / 1e9;
-    const double a = gflop / median(seconds[0], rounds), b = gflop / median(seconds[1], rounds),
-                 c = gflop / median(seconds[2], rounds);
-    printf("| %s | %.1f | %.0f (%.0f %%) | %.0f (%.0f %%) | %.0f (%.0f %%) | %.2f |\n", s->name, gflop, a,
-           100 * a / peak, c, 100 * c / peak, b, 100 * b / peak, a / b);
+    const size_t count = (size_t)rounds;
+    const double peak = 1 / median(times[3], count);
+    const double a = z.flops / median(times[0], count), b = z.flops / median(times[1], count),
+                 c = z.flops / median(times[2], count);
+    printf("| %s | %.1f | %.0f (%.0f %%) | %.0f (%.0f %%) | %.0f (%.0f %%) | %.2f |\n", s->name,
+           z.flops / 1e9, a, 100 * a / peak, c, 100 * c / peak, b, 100 * b / peak, a / b);
     (void)fflush(stdout);
     vendor_free(&theirs);
     free(ours.workspace), free(ours_half.workspace);

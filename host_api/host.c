@@ -95,7 +95,6 @@ typedef struct tally {
     attune_error first; /* the first refusal; code OK = none */
 } tally;
 
-/* What a machine lacks is no news where nobody asked for the library: a GPU's on a machine without one. */
 static void refuse(attune_generation *generation, const attune_error *error, bool quietly, tally *count) {
     attune_error *first = &count->first;
     if (first->code == ATTUNE_OK)
@@ -104,9 +103,9 @@ static void refuse(attune_generation *generation, const attune_error *error, boo
     (void)snprintf(generation->refused, sizeof generation->refused,
                    *error->hint ? "%.240s (%.74s)" : "%.310s", error->message, error->hint);
     generation->refused_code = error->code;
-    attune_log(&generation->host->logger,
-               quietly && error->code == ATTUNE_UNAVAILABLE ? ATTUNE_LOG_INFO : ATTUNE_LOG_WARNING,
-               generation->id, "refused: %s%s%s", error->message, *error->hint ? "; " : "", error->hint);
+    const bool news = !quietly || !attune_lacks_machine(generation->stage, error->code);
+    attune_log(&generation->host->logger, news ? ATTUNE_LOG_WARNING : ATTUNE_LOG_INFO, generation->id,
+               "refused: %s%s%s", error->message, *error->hint ? "; " : "", error->hint);
 }
 
 /* Load library i of a manifest and publish it, active or refused. The error is one of the host's own. */

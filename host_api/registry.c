@@ -85,6 +85,11 @@ void attune_snapshot_release(attune_snapshot *snapshot) {
     attune_host_drop(host);
 }
 
+bool attune_lacks_machine(const char *stage, attune_code code) {
+    return code == ATTUNE_UNAVAILABLE &&
+           (strcmp(stage, "read") == 0 || strcmp(stage, "load") == 0 || strcmp(stage, "create") == 0);
+}
+
 attune_generation *attune_generation_new(attune *host) {
     attune_generation *generation = calloc(1, sizeof *generation);
     if (!generation)

@@ -72,6 +72,11 @@ typedef struct attune_generation {
     uint64_t sampler_memory_min;
 } attune_generation;
 
+/* [any] Whether a refusal with `code`, at `stage`, says that this machine lacks what the library needs (an
+ * instruction set, a shared library, a GPU) and not that something is wrong with the plugin. It is then no
+ * warning where nobody asked for the library by name, and no refusal of the others beside it. */
+bool attune_lacks_machine(const char *stage, attune_code code);
+
 struct attune_snapshot {
     atomic_uint references;
     attune *host; /* held by whoever acquired it, not by the snapshot itself */

@@ -54,8 +54,8 @@ static attune_code stage(swap *work, attune_generation *next, const attune_gener
     *unchanged = same && serves(old);
     if (code || *unchanged)
         return code;
-    if (same && old->refused_code == ATTUNE_UNAVAILABLE) { /* code that this machine could not serve */
-        next->stage = "create";
+    if (same && attune_lacks_machine(old->stage, old->refused_code)) {
+        next->stage = old->stage;
         return attune_fail(error, ATTUNE_UNAVAILABLE, library->id, next->stage, "%.250s", old->refused);
     }
     code = check_parked(host, library->id, error);
@@ -91,12 +91,6 @@ static void note_refusal(swap *work, const attune_generation *next, const attune
         return;
     attune_text_copy(report->plugin, sizeof report->plugin, next->id);
     attune_text_copy(report->version, sizeof report->version, next->version);
-}
-
-/* A GPU's library on a machine without one is no refusal of the others beside it. */
-static bool lacks_machine(const attune_generation *next, const attune_generation *old,
-                          const attune_error *reason) {
-    return reason->code == ATTUNE_UNAVAILABLE && strcmp(next->stage, "create") == 0 && !serves(old);
 }
 
 static void note_lack(swap *work, const attune_generation *next, const attune_error *reason) {
@@ -157,7 +151,7 @@ static attune_code swap_library(swap *work, uint32_t i, attune_error *error) {
         atomic_store(&next->state, ATTUNE_STATE_ACTIVE);
         fits = attune_registry_publish(work->host, next, old, &reason);
     }
-    if (fits && lacks_machine(next, old, &reason))
+    if (fits && attune_lacks_machine(next->stage, reason.code) && !serves(old))
         note_lack(work, next, &reason);
     else if (fits)
         note_refusal(work, next, old, &reason);

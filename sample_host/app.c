@@ -176,9 +176,9 @@ static void check_sub_quad(const command *which, struct app *app) {
 
 /* A manifest that was asked for by name must load whole: a library of it that is refused is an error, not a
  * note, but where this machine lacks what it needs, such as a GPU: the warning tells that. */
-static attune_code check_refused(struct app *app, const char *manifest) {
+static attune_code check_refused(struct app *app, attune *host, const char *manifest) {
     attune_code code = ATTUNE_OK;
-    attune_snapshot *snapshot = attune_snapshot_acquire(app->host);
+    attune_snapshot *snapshot = attune_snapshot_acquire(host);
     for (uint32_t i = 0; code == ATTUNE_OK && i < attune_snapshot_count(snapshot); ++i) {
         attune_plugin_status status = {.struct_size = sizeof status};
         if (attune_snapshot_plugin(snapshot, i, &status, NULL) == ATTUNE_OK && status.refused[0] &&
@@ -190,26 +190,29 @@ static attune_code check_refused(struct app *app, const char *manifest) {
     return code;
 }
 
-static attune_code open_host(const command *which, struct app *app) {
-    find_folders(app);
+attune_code app_open_host(struct app *app, attune **host) {
     attune_options options = {.struct_size = sizeof options,
                               .threads = (uint32_t)app->threads,
                               .plugin_dir = app->plugin_dir,
                               .vocabulary = app->vocabulary,
-                              .log = host_log,
+                              .log = app->host ? NULL : host_log, /* a further one would say the same */
                               .log_context = app};
-    attune_code code = attune_open(&options, &app->host, &app->error);
+    attune_code code = attune_open(&options, host, &app->error);
     for (char **plugin = app->plugins; code == ATTUNE_OK && plugin && *plugin; ++plugin) {
-        code = attune_load(app->host, *plugin, &app->error);
+        code = attune_load(*host, *plugin, &app->error);
         if (code == ATTUNE_OK)
-            code = check_refused(app, *plugin);
+            code = check_refused(app, *host, *plugin);
     }
     if (code != ATTUNE_OK)
         return code;
-    code = attune_load_default(app->host, &app->error);
-    if (code != ATTUNE_OK && !app->plugins)
-        return code;
-    if (app->wish.attention) {
+    code = attune_load_default(*host, &app->error);
+    return app->plugins ? ATTUNE_OK : code;
+}
+
+static attune_code open_host(const command *which, struct app *app) {
+    find_folders(app);
+    attune_code code = app_open_host(app, &app->host);
+    if (code == ATTUNE_OK && app->wish.attention) {
         code = app_find_backend(app, app->wish.attention, app->backend, app->asked);
         app->wish.attention = app->asked;
     }

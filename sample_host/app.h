@@ -85,6 +85,10 @@ attune_code app_find_backend(struct app *app, const char *asked, char found[32],
 /* The names of the attention backends that are loaded, each once, at most `most`; how many. */
 uint32_t app_backends(struct app *app, char names[][32], uint32_t most);
 
+/* A host with the plugins that --plugin and the search order give; the caller closes it, on failure too. Only
+ * the first has its warnings told. */
+attune_code app_open_host(struct app *app, attune **host);
+
 /* What is loaded, as the "plugins" of docs/cli.md (new reference); printed too unless --json. */
 json_t *plugins_list(struct app *app);
 

@@ -4,6 +4,7 @@
 #include "interrupt.h"
 #include "progress.h"
 #include "staging.h"
+#include "times.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -28,7 +29,7 @@ typedef struct contestant {
     attune_binding *binding; /* NULL = declined */
     attune_attention_record record;
     char refused[512];
-    double seconds[MAX_RUNS];
+    double milliseconds[MAX_RUNS];
 } contestant;
 
 typedef struct bench {
@@ -182,7 +183,7 @@ static attune_code run_rounds(struct app *app, bench *b, const progress_bar *bar
                 continue;
             code = time_once(app, b, &b->list[i], &seconds);
             if (run >= 0)
-                b->list[i].seconds[run] = seconds;
+                b->list[i].milliseconds[run] = 1e3 * seconds;
             else if (seconds > slowest)
                 slowest = seconds;
         }
@@ -191,11 +192,6 @@ static attune_code run_rounds(struct app *app, bench *b, const progress_bar *bar
         progress_show(bar, done, "shapes");
     }
     return code;
-}
-
-static int compare(const void *a, const void *b) {
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
 }
 
 static void put_result(struct app *app, bench *b, contestant *c, json_t *results) {
@@ -213,20 +209,17 @@ static void put_result(struct app *app, bench *b, contestant *c, json_t *results
             printf("%-12s %-44s refused: %s\n", c->name, shape, c->refused);
         return;
     }
-    qsort(c->seconds, (size_t)b->runs, sizeof c->seconds[0], compare);
-    double median = c->seconds[b->runs / 2];
-    double gflops = 2e-9 * (double)p->batch * (double)p->heads_q * (double)p->n_q * (double)p->n_k *
-                    (double)(p->d_qk + p->d_v) / median;
+    times_summary t = times_of(c->milliseconds, b->runs);
+    double gflops = 2e-6 * (double)p->batch * (double)p->heads_q * (double)p->n_q * (double)p->n_k *
+                    (double)(p->d_qk + p->d_v) / t.median;
     json_object_set_new(entry, "isa", json_string(c->record.choice.isa));
-    json_object_set_new(entry, "milliseconds",
-                        json_pack("{s:f, s:f, s:f}", "min", 1e3 * c->seconds[0], "median", 1e3 * median,
-                                  "max", 1e3 * c->seconds[b->runs - 1]));
+    json_object_set_new(entry, "milliseconds", times_json(t));
     json_object_set_new(entry, "gflops", json_real(gflops));
     json_object_set_new(entry, "workspace_bytes", json_integer((json_int_t)c->record.choice.workspace));
     if (!app->json)
         printf("%-12s %-44s %9.3f ms (%.3f to %.3f), %7.1f GFLOP/s, workspace %llu bytes, %u threads, %s\n",
-               c->name, shape, 1e3 * median, 1e3 * c->seconds[0], 1e3 * c->seconds[b->runs - 1], gflops,
-               (unsigned long long)c->record.choice.workspace, b->stream.workers, c->record.choice.isa);
+               c->name, shape, t.median, t.min, t.max, gflops, (unsigned long long)c->record.choice.workspace,
+               b->stream.workers, c->record.choice.isa);
 }
 
 static attune_code run_shape(struct app *app, bench *b, const int64_t shape[5], const progress_bar *bar,

@@ -1,7 +1,9 @@
 /* bench_image.c: `sample_host bench image`, seconds and peak memory of four pictures per attention backend,
  * which take turns. */
 #include "app.h"
+#include "bench_plot.h"
 #include "interrupt.h"
+#include "output.h"
 #include "progress.h"
 #include "request.h"
 
@@ -14,7 +16,7 @@
 enum { RUNS = 5, IMAGES = 4, STEPS = 20, QUICK_STEPS = 4, WIDTH = 768, HEIGHT = 512, MAX_BACKENDS = 64 };
 
 static struct {
-    char *model, *model_config;
+    char *model, *model_config, *output;
     int quick;
 } options;
 
@@ -25,6 +27,7 @@ static const struct poptOption table[] = {
      "PATH"},
     {"model-config", 0, POPT_ARG_STRING, &options.model_config, 0,
      "JSON with what a checkpoint's shapes do not tell [default NAME.json beside NAME.safetensors]", "FILE"},
+    {"output", 'o', POPT_ARG_STRING, &options.output, 0, "draw the table there too, as SVG", "FILE"},
     {"quick", 0, POPT_ARG_NONE, &options.quick, 0, "1 run of 4 steps instead of 5 runs of 20 steps", NULL},
     POPT_TABLEEND};
 
@@ -34,7 +37,8 @@ typedef struct entrant {
     attune_choice choice;
     attune_session_plan plan;
     double seconds[RUNS]; /* of IMAGES pictures */
-    uint64_t peak;        /* bytes: the largest resident set of a run; 0 where the system does not tell */
+    times_summary summary;
+    uint64_t peak; /* bytes: the largest resident set of a run; 0 where the system does not tell */
 } entrant;
 
 typedef struct bench {
@@ -146,11 +150,6 @@ static attune_code run_rounds(bench *b) {
 
 /* ---- the table ---- */
 
-static int compare(const void *a, const void *b) {
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
 static json_t *put_result(const bench *b, entrant *e) {
     json_t *entry = json_pack("{s:s, s:i, s:i, s:i, s:[i,i]}", "backend", e->name, "images", IMAGES, "steps",
                               b->steps, "runs", b->runs, "size", WIDTH, HEIGHT);
@@ -160,17 +159,35 @@ static json_t *put_result(const bench *b, entrant *e) {
             printf("%-14s refused: %s\n", e->name, e->refused);
         return entry;
     }
-    qsort(e->seconds, (size_t)b->runs, sizeof e->seconds[0], compare);
-    const double median = e->seconds[b->runs / 2], most = e->seconds[b->runs - 1];
-    json_object_set_new(entry, "seconds",
-                        json_pack("{s:f, s:f, s:f}", "min", e->seconds[0], "median", median, "max", most));
+    const times_summary t = e->summary = times_of(e->seconds, b->runs);
+    json_object_set_new(entry, "seconds", times_json(t));
     json_object_set_new(entry, "peak_bytes", e->peak ? json_integer((json_int_t)e->peak) : json_null());
     json_object_set_new(entry, "determinism", json_string(attune_determinism_name(e->plan.determinism)));
     json_object_set_new(entry, "plugin", json_text(e->choice.plugin));
     if (!b->app->json)
-        printf("%-14s %9.3f s (%.3f to %.3f), peak %7.1f MiB, %s\n", e->name, median, e->seconds[0], most,
+        printf("%-14s %9.3f s (%.3f to %.3f), peak %7.1f MiB, %s\n", e->name, t.median, t.min, t.max,
                ldexp((double)e->peak, -20), attune_determinism_name(e->plan.determinism));
     return entry;
+}
+
+/* The backends that were timed, as bars. */
+static attune_code draw_plot(bench *b) {
+    plot_bar bars[MAX_BACKENDS];
+    char title[128];
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < b->count; ++i)
+        if (!b->list[i].refused[0])
+            bars[count++] = (plot_bar){b->list[i].name, attune_determinism_name(b->list[i].plan.determinism),
+                                       b->list[i].summary, b->list[i].peak};
+    (void)snprintf(title, sizeof title, "%d pictures of %d×%d, %d steps, median of %d run%s", IMAGES, WIDTH,
+                   HEIGHT, b->steps, b->runs, b->runs > 1 ? "s" : "");
+    attune_code code = bench_plot_write(options.output, title, bars, count, &b->app->error);
+    if (code != ATTUNE_OK)
+        return code;
+    json_object_set_new(b->app->reply, "output", json_text(options.output));
+    if (!b->app->json)
+        puts(options.output);
+    return ATTUNE_OK;
 }
 
 static attune_code report(bench *b) {
@@ -186,7 +203,7 @@ static attune_code report(bench *b) {
     }
     json_object_set_new(app->reply, "results", results);
     if (served)
-        return ATTUNE_OK;
+        return options.output ? draw_plot(b) : ATTUNE_OK;
     app->status = EXIT_NO_BACKEND;
     return attune_fail(&app->error, ATTUNE_UNAVAILABLE, "sample_host", "bench image",
                        "no backend can serve: %s",
@@ -206,6 +223,9 @@ static void enter_all(bench *b) {
 static attune_code run(struct app *app, int argc, const char **argv) {
     if (argc)
         return app_usage(app, "unexpected argument \"%s\"", argv[0]);
+    attune_code code = options.output ? output_check(options.output, &app->error) : ATTUNE_OK;
+    if (code != ATTUNE_OK)
+        return code;
     bench b = {.app = app,
                .list = calloc(MAX_BACKENDS, sizeof *b.list),
                .runs = options.quick ? 1 : RUNS,
@@ -214,8 +234,8 @@ static attune_code run(struct app *app, int argc, const char **argv) {
         return attune_fail(&app->error, ATTUNE_RESOURCE_EXHAUSTED, "sample_host", "bench image",
                            "no memory to start");
     enter_all(&b);
-    attune_code code = request_model(app, options.model ? options.model : app->model_dir,
-                                     options.model_config, "", &b.model);
+    code = request_model(app, options.model ? options.model : app->model_dir, options.model_config, "",
+                         &b.model);
     if (code == ATTUNE_OK) {
         progress_begin(&b.bar, "bench image", (uint64_t)b.count * (uint64_t)(1 + b.runs * IMAGES),
                        app->quiet);

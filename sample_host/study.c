@@ -1,18 +1,25 @@
 /* study.c: `sample_host study determinism`, which pixels change between runs, thread counts and places in a
- * batch, for each attention backend. */
+ * batch, uses of memory and instruction sets, for each attention backend. */
 #include "study.h"
 #include "interrupt.h"
 #include "pictures.h"
 #include "progress.h"
 #include "request.h"
+#include "study_capped.h"
 
 #include <errno.h>
 #include <stdlib.h>
 
-enum { MAX_LIST = 16, MAX_BACKENDS = 64, MAX_RECORDS = 256, MOST = 10000 };
+enum { MAX_LIST = 16, MAX_BACKENDS = 64, MAX_RECORDS = 256, MOST = 10000, MAX_ISAS = 3 };
+
+#ifdef __aarch64__
+#define ISA_NAMES "generic,neon"
+#else
+#define ISA_NAMES "generic,avx2,avx512"
+#endif
 
 static struct {
-    char *threads, *batch_sizes, *backends, *sampler, *seed, *model, *model_config, *output;
+    char *threads, *batch_sizes, *isa, *backends, *sampler, *seed, *model, *model_config, *output;
     int images, runs, steps, width, height;
 } options = {.images = 3, .runs = 3, .steps = 4};
 
@@ -24,6 +31,8 @@ static const struct poptOption table[] = {
     {"threads", 0, POPT_ARG_STRING, &options.threads, 0, "thread counts to compare [default 1,2,3]", "LIST"},
     {"batch-sizes", 0, POPT_ARG_STRING, &options.batch_sizes, 0,
      "batches to compare with a picture made alone, at each place [default 1,2]", "LIST"},
+    {"isa", 0, POPT_ARG_STRING, &options.isa, 0,
+     "instruction sets to compare with the best that is used, \"\" is none [default " ISA_NAMES "]", "LIST"},
     {"backends", 0, POPT_ARG_STRING, &options.backends, 0, "attention backends [default all that are loaded]",
      "LIST"},
     {"steps", 0, POPT_ARG_INT, &options.steps, 0, "sampler steps [default 4]", "N"},
@@ -47,6 +56,8 @@ typedef struct list {
 } list;
 
 static list threads, batch_sizes; /* the first thread count is the base's */
+static char isas[MAX_ISAS][16];
+static uint32_t isa_count;
 
 /* Three pictures at a time: the base, the first run at another thread count, and one to compare. */
 enum { BASE, FIRST, OTHER, ABSOLUTE, PICTURES };
@@ -61,6 +72,7 @@ typedef struct study {
     uint8_t *picture[PICTURES]; /* width × height × 3 each, in one block; NULL before the first plan */
     progress_bar bar;
     uint64_t done; /* pictures, of the bar's total */
+    int drawn;     /* whether the last was made: not where a cap caps nothing */
 } study;
 
 /* "1,2,3", each from 1 to `most`. */
@@ -83,9 +95,29 @@ static attune_code parse_list(struct app *app, const char *name, const char *tex
     return ATTUNE_OK;
 }
 
+/* "generic,avx2", of ISA_NAMES, each once; "" is none. */
+static attune_code parse_isas(struct app *app, const char *text) {
+    static const char names[] = "," ISA_NAMES ",";
+    for (isa_count = 0; *text;) {
+        char name[sizeof isas[0] + 2];
+        const size_t length = strcspn(text, ",");
+        (void)snprintf(name, sizeof name, ",%.*s,", (int)(length < sizeof isas[0] ? length : 0), text);
+        int known = length && length < sizeof isas[0] - 1 && strstr(names, name) && isa_count < MAX_ISAS;
+        for (uint32_t i = 0; i < isa_count; ++i)
+            known &= strlen(isas[i]) != length || strncmp(isas[i], text, length) != 0;
+        if (!known)
+            return app_usage(app, "--isa: \"%.*s\" is none of " ISA_NAMES " or given twice", (int)length,
+                             text);
+        (void)snprintf(isas[isa_count++], sizeof isas[0], "%.*s", (int)length, text);
+        text += length;
+        text += *text == ',' && text[1];
+    }
+    return ATTUNE_OK;
+}
+
 /* Pictures to make per backend and seed. */
 static uint64_t pictures_per_seed(void) {
-    uint64_t total = (uint64_t)threads.count * (uint64_t)options.runs + ATTUNE_MEMORY_LEAST;
+    uint64_t total = (uint64_t)threads.count * (uint64_t)options.runs + ATTUNE_MEMORY_LEAST + isa_count;
     for (uint32_t i = 0; i < batch_sizes.count; ++i)
         total += batch_sizes.value[i] > 1 ? batch_sizes.value[i] : 0;
     return total;
@@ -98,6 +130,8 @@ static attune_code prepare(struct app *app) {
     if (code == ATTUNE_OK)
         code = parse_list(app, "--batch-sizes", options.batch_sizes ? options.batch_sizes : "1,2", 1024,
                           &batch_sizes);
+    if (code == ATTUNE_OK)
+        code = parse_isas(app, options.isa ? options.isa : ISA_NAMES);
     if (code == ATTUNE_OK && (options.images < 1 || options.images > MOST))
         code = app_usage(app, "--images %d is outside 1 to %d", options.images, MOST);
     if (code == ATTUNE_OK && (options.runs < 1 || options.runs > MOST))
@@ -169,8 +203,9 @@ static attune_code allocate(study *s, const attune_session_plan *plan) {
     return ATTUNE_OK;
 }
 
-/* Make one picture into picture[which]. The batch around it has the seeds next to its own, modulo 2⁶⁴. */
-static attune_code make(study *s, study_backend *b, const study_member *m, int which) {
+/* Make one picture of `model` into picture[which]. The batch around it has the seeds next to its own, modulo
+ * 2⁶⁴. */
+static attune_code make(study *s, study_backend *b, attune_model *model, const study_member *m, int which) {
     struct app *app = s->app;
     attune_session *session = NULL;
     attune_session_plan plan = {.struct_size = sizeof plan};
@@ -191,13 +226,19 @@ static attune_code make(study *s, study_backend *b, const study_member *m, int w
     app->wish.attention = b->name;
     app->wish.required = 1;
     app->wish.threads = m->threads;
-    attune_code code = attune_session_open(s->model, &request, &app->wish, interrupt_control(), &session,
-                                           &plan, &choice, &app->error);
+    attune_code code = attune_session_open(model, &request, &app->wish, interrupt_control(), &session, &plan,
+                                           &choice, &app->error);
     int first = !b->plan.units;
     if (first)
         b->choice = choice;
     if (code != ATTUNE_OK)
         return app_not_served(app, code);
+    s->drawn = !(*m->isa && *choice.isa && strcmp(choice.isa, b->choice.isa) == 0);
+    if (!s->drawn) {
+        attune_session_close(session);
+        progress_show(&s->bar, ++s->done, b->name);
+        return ATTUNE_OK;
+    }
     if (first && app->explain)
         explain(session);
     if (first || plan.determinism < b->plan.determinism)
@@ -238,16 +279,38 @@ static attune_code compare(study *s, study_backend *b, int kind, int from, int t
     return ATTUNE_OK;
 }
 
+static const char *model_path(const struct app *app) {
+    return options.model ? options.model : app->model_dir;
+}
+
+/* Each set of instructions below the one that made the base. */
+static attune_code study_isas(study *s, study_backend *b, study_member *m) {
+    attune_code code = ATTUNE_OK;
+    for (uint32_t i = 0; i < isa_count && code == ATTUNE_OK; ++i) {
+        study_capped capped;
+        m->isa = isas[i];
+        code = study_capped_open(s->app, m->isa, model_path(s->app), options.model_config, &capped);
+        if (code == ATTUNE_OK)
+            code = make(s, b, capped.model, m, OTHER);
+        if (code == ATTUNE_OK && s->drawn)
+            code = compare(s, b, STUDY_ISA, BASE, OTHER, m);
+        study_capped_close(&capped);
+    }
+    m->isa = "";
+    return code;
+}
+
 /* One seed: the base is the first run, alone, at the first thread count. Each run is compared with the first
- * of its thread count, each first run, each place in a batch and each other use of memory with the base. */
+ * of its thread count, each first run, each place in a batch, each other use of memory and each instruction
+ * set with the base. */
 static attune_code study_seed(study *s, study_backend *b, uint64_t seed) {
-    study_member m = {.seed = seed, .batch = 1, .memory = s->app->memory};
+    study_member m = {.seed = seed, .batch = 1, .memory = s->app->memory, .isa = ""};
     attune_code code = ATTUNE_OK;
     for (uint32_t t = 0; t < threads.count; ++t) {
         int first = t ? FIRST : BASE;
         m.threads = threads.value[t];
         for (m.run = 1; m.run <= (uint32_t)options.runs && code == ATTUNE_OK; ++m.run) {
-            code = make(s, b, &m, m.run == 1 ? first : OTHER);
+            code = make(s, b, s->model, &m, m.run == 1 ? first : OTHER);
             if (code == ATTUNE_OK && m.run > 1)
                 code = compare(s, b, STUDY_RUNS, first, OTHER, &m);
             else if (code == ATTUNE_OK && t > 0)
@@ -259,7 +322,7 @@ static attune_code study_seed(study *s, study_backend *b, uint64_t seed) {
     for (uint32_t i = 0; i < batch_sizes.count; ++i) {
         m.batch = batch_sizes.value[i];
         for (m.place = 0; m.batch > 1 && m.place < m.batch && code == ATTUNE_OK; ++m.place) {
-            code = make(s, b, &m, OTHER);
+            code = make(s, b, s->model, &m, OTHER);
             if (code == ATTUNE_OK)
                 code = compare(s, b, STUDY_BATCH, BASE, OTHER, &m);
         }
@@ -269,11 +332,12 @@ static attune_code study_seed(study *s, study_backend *b, uint64_t seed) {
     for (m.memory = ATTUNE_MEMORY_KEEP; m.memory <= ATTUNE_MEMORY_LEAST && code == ATTUNE_OK; ++m.memory) {
         if (m.memory == s->app->memory)
             continue;
-        code = make(s, b, &m, OTHER);
+        code = make(s, b, s->model, &m, OTHER);
         if (code == ATTUNE_OK)
             code = compare(s, b, STUDY_MEMORY, BASE, OTHER, &m);
     }
-    return code;
+    m.memory = s->app->memory;
+    return code ? code : study_isas(s, b, &m);
 }
 
 /* All of one backend; that it cannot serve is a result. */
@@ -357,8 +421,7 @@ static attune_code run(struct app *app, int argc, const char **argv) {
                            "no memory to start");
     attune_code code = check(&s, argc, argv);
     if (code == ATTUNE_OK)
-        code = request_model(app, options.model ? options.model : app->model_dir, options.model_config,
-                             s.prompt, &s.model);
+        code = request_model(app, model_path(app), options.model_config, s.prompt, &s.model);
     if (code == ATTUNE_OK)
         code = study_all(&s);
     attune_model_close(s.model);
@@ -373,7 +436,8 @@ static attune_code run(struct app *app, int argc, const char **argv) {
 const command study_determinism_command = {
     .name = "study determinism",
     .arguments = "[\"PROMPT\"]",
-    .summary = "Which pixels change between runs, threads, places in a batch and uses of memory",
+    .summary =
+        "Which pixels change between runs, threads, places in a batch, uses of memory and instruction sets",
     .table = table,
     .compares = 1,
     .prepare = prepare,

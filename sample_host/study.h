@@ -6,7 +6,7 @@
 #include "study_difference.h"
 
 /* What is varied; everything else stays. */
-enum { STUDY_RUNS, STUDY_THREADS, STUDY_BATCH, STUDY_MEMORY, STUDY_VARIATIONS };
+enum { STUDY_RUNS, STUDY_THREADS, STUDY_BATCH, STUDY_MEMORY, STUDY_ISA, STUDY_VARIATIONS };
 
 /* How a picture was made. */
 typedef struct study_member {
@@ -14,6 +14,7 @@ typedef struct study_member {
     uint32_t threads, run; /* run counts from 1 */
     uint32_t batch, place; /* place in the batch, from 0 */
     uint32_t memory;       /* ATTUNE_MEMORY_… */
+    const char *isa;       /* the processor's instructions capped at this set; "" = not capped */
 } study_member;
 
 /* All comparisons of one kind; the largest counts are over all of them. */

@@ -8,7 +8,8 @@ static const struct {
 } variations[STUDY_VARIATIONS] = {{"runs", "runs", ATTUNE_DETERMINISM_REPEATABLE},
                                   {"threads", "thread counts", ATTUNE_DETERMINISM_INVARIANT},
                                   {"batch", "places in a batch", ATTUNE_DETERMINISM_INVARIANT},
-                                  {"memory", "uses of memory", ATTUNE_DETERMINISM_INVARIANT}};
+                                  {"memory", "uses of memory", ATTUNE_DETERMINISM_INVARIANT},
+                                  {"isa", "instruction sets", ATTUNE_DETERMINISM_PORTABLE}};
 
 /* By ATTUNE_MEMORY_…, as the options that ask for them. */
 static const char *const memory_names[] = {"keep", "medvram", "lowvram"};
@@ -42,7 +43,7 @@ static void verdict_text(const study_backend *b, int promised_only, char *text, 
 }
 
 attune_code study_judge(struct app *app, const study_backend *b) {
-    char verdict[512];
+    char verdict[768];
     int any = 0;
     for (int kind = 0; kind < STUDY_VARIATIONS; ++kind)
         any |= broken(b, kind);
@@ -60,7 +61,7 @@ attune_code study_judge(struct app *app, const study_backend *b) {
 static attune_code write_picture(struct app *app, study_backend *b, int kind, const char *folder,
                                  json_t *row) {
     study_variation *v = &b->variation[kind];
-    char path[4400], text[512];
+    char path[4400], text[640];
     uint32_t scale = difference_scale(v->difference.largest);
     attune_image image = {.struct_size = sizeof image,
                           .width = b->plan.width,
@@ -73,10 +74,11 @@ static attune_code write_picture(struct app *app, study_backend *b, int kind, co
     (void)snprintf(
         text, sizeof text,
         "Difference between %s, times %u\nAttention: %s (%s %s), Seed: %llu, Threads: %u, Run: %u, "
-        "Batch size: %u, Place: %u, Memory: %s, Pixels: %llu, Largest: %u/255",
+        "Batch size: %u, Place: %u, Memory: %s, Instruction set: %s, Pixels: %llu, Largest: %u/255",
         variations[kind].between, scale, b->name, b->choice.plugin, b->choice.version,
         (unsigned long long)v->worst.seed, v->worst.threads, v->worst.run, v->worst.batch, v->worst.place,
-        memory_names[v->worst.memory], (unsigned long long)v->difference.pixels, v->difference.largest);
+        memory_names[v->worst.memory], *v->worst.isa ? v->worst.isa : b->choice.isa,
+        (unsigned long long)v->difference.pixels, v->difference.largest);
     attune_code code = png_write(path, &image, text, 0, &app->error);
     if (code != ATTUNE_OK)
         return code;
@@ -95,10 +97,11 @@ static json_t *row_json(const study_backend *b, int kind) {
                   (json_int_t)v->pixels, "largest", (int)v->largest, "mean", v->mean);
     if (v->differ)
         json_object_set_new(row, "worst",
-                            json_pack("{s:I, s:i, s:i, s:i, s:i, s:s}", "seed", (json_int_t)v->worst.seed,
-                                      "threads", (int)v->worst.threads, "run", (int)v->worst.run,
-                                      "batch_size", (int)v->worst.batch, "place", (int)v->worst.place,
-                                      "memory", memory_names[v->worst.memory]));
+                            json_pack("{s:I, s:i, s:i, s:i, s:i, s:s, s:s}", "seed",
+                                      (json_int_t)v->worst.seed, "threads", (int)v->worst.threads, "run",
+                                      (int)v->worst.run, "batch_size", (int)v->worst.batch, "place",
+                                      (int)v->worst.place, "memory", memory_names[v->worst.memory], "isa",
+                                      *v->worst.isa ? v->worst.isa : b->choice.isa));
     return row;
 }
 
@@ -113,7 +116,7 @@ static void print_row(const study_backend *b, int kind) {
 
 static attune_code put_rows(struct app *app, study_backend *b, const char *folder, json_t *entry) {
     json_t *rows = json_array();
-    char verdict[512];
+    char verdict[768];
     attune_code code = ATTUNE_OK;
     json_object_set_new(entry, "variations", rows);
     for (int kind = 0; kind < STUDY_VARIATIONS && code == ATTUNE_OK; ++kind) {

@@ -2,6 +2,7 @@
 #include "app.h"
 #include "infotext.h"
 #include "interrupt.h"
+#include "lighter.h"
 #include "model_hash.h"
 #include "model_name.h"
 #include "pictures.h"
@@ -285,6 +286,7 @@ static attune_code run_batch(job *j, uint64_t first) {
     attune_code code = attune_session_open(j->model, &request, &app->wish, interrupt_control(), &session,
                                            &j->plan, &j->choice, &app->error);
     if (code != ATTUNE_OK) {
+        lighter_hint(app, j->model, &request);
         if (j->choice.candidates)
             json_object_set_new(app->reply, "choice", choice_json(&j->choice));
         return app_not_served(app, code);
@@ -296,6 +298,8 @@ static attune_code run_batch(job *j, uint64_t first) {
         announce(j, session);
     }
     code = run_steps(j, session);
+    if (code != ATTUNE_OK && !app->wish.memory_limit)
+        lighter_hint(app, j->model, &request);
     add_calls(j, session);
     if (code == ATTUNE_OK)
         code = write_images(j, session, first);

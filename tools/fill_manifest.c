@@ -1,7 +1,7 @@
 /*
- * fill_manifest.c: `fill_manifest TEMPLATE FOLDER OUT [WITHOUT...]` copies a manifest and fills in size and
- * SHA-256 of each library, found at its path beneath FOLDER; libraries whose id is one of WITHOUT are left
- * out. OUT is replaced in one step, readable by all and writable by its owner.
+ * fill_manifest.c: `fill_manifest TEMPLATE FOLDER OUT [WITHOUT...]` copies a manifest and fills in size,
+ * SHA-256 and architecture of each library, found at its path beneath FOLDER; libraries whose id is one of
+ * WITHOUT are left out. OUT is replaced in one step, readable by all and writable by its owner.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -13,6 +13,15 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+/* The libraries are built for what this tool is. */
+#ifdef __aarch64__
+#define ARCH    "aarch64"
+#define ISA_MIN "armv8-a"
+#else
+#define ARCH    "x86_64"
+#define ISA_MIN "x86-64"
+#endif
 
 static int fail(const char *path, const char *what) {
     fprintf(stderr, "fill_manifest: %s: %s\n", path, what);
@@ -69,7 +78,9 @@ static int fill(json_t *manifest, const char *template, const char *folder) {
         if (measure(path, &size, digest))
             return 1;
         if (json_object_set_new(library, "size", json_integer(size)) ||
-            json_object_set_new(library, "sha256", json_string(digest)))
+            json_object_set_new(library, "sha256", json_string(digest)) ||
+            json_object_set_new(library, "arch", json_string(ARCH)) ||
+            json_object_set_new(library, "isa_min", json_string(ISA_MIN)))
             return fail(template, "out of memory");
     }
     return 0;

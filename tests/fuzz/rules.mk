@@ -18,7 +18,7 @@ FUZZ_tokens      := plugin/sampler/tokens.c plugin/sampler/tokens_open.c plugin/
 FUZZ_prompt      := plugin/sampler/prompt.c plugin/sampler/prompt_parse.c $(FUZZ_tokens)
 FUZZ_vocabulary  := $(FUZZ_tokens)
 FUZZ_HEADERS     := $(wildcard tests/fuzz/*.h host_api/*.h host_api/attune/*.h plugin/sampler/*.h sample_host/*.h)
-FUZZ_LIBS  = $(shell pkg-config --libs jansson libutf8proc) -lm
+FUZZ_LIBS  = $(shell $(PKG_CONFIG) --libs jansson libutf8proc) -lm
 FUZZ_FLAGS = -std=c11 $(WARN) -O1 -g -fno-omit-frame-pointer -fno-sanitize-recover=undefined -ffp-contract=off -pthread \
              $(CPPFLAGS) -fsanitize=fuzzer,address,undefined
 

@@ -4,21 +4,20 @@
 #include "tests/kernels/cases.h"
 #include "tests/kernels/norm_cases.h"
 #include "tests/kernels/suite.h"
+#include "tests/support/run.h"
 
 #include <dlfcn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 typedef void reference_function(const attune_attention_f32 *);
 
-static void *open_build(const char *folder, const char *name) {
-    char path[1100];
-    (void)snprintf(path, sizeof path, "%s/%s", folder, name);
+static void *open_build(const char *name) {
+    char path[4200];
+    (void)snprintf(path, sizeof path, "%s/%s", run_folder(), name);
     void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
     ck_assert_msg(library != NULL, "%s", dlerror());
-    (void)unlink(path); /* stays mapped */
     return library;
 }
 
@@ -76,14 +75,11 @@ static void compare_norms(void *const libraries[2]) {
 }
 
 START_TEST(same_bits) {
-    char folder[] = "/tmp/attune-compilers-XXXXXX", command[2200];
-    const char *source = getenv("ATTUNE_SOURCE");
-    ck_assert_ptr_nonnull(mkdtemp(folder));
-    (void)snprintf(command, sizeof command, "sh '%s/tests/kernels/compilers.sh' '%s' '%s'",
-                   source ? source : ".", source ? source : ".", folder);
-    ck_assert_msg(system(command) == 0, "%s failed", command);
-    void *const libraries[2] = {open_build(folder, "weak.so"), open_build(folder, "strong.so")};
-    (void)rmdir(folder);
+    run_result built = run("sh \"$S/tests/kernels/compilers.sh\" \"$S\" .");
+    ck_assert_msg(built.status == 0, "%s%s", built.out, built.err);
+    (void)fputs(built.err, stderr); /* where another compiler stood in */
+    run_free(&built);
+    void *const libraries[2] = {open_build("weak.so"), open_build("strong.so")};
     compare_norms(libraries);
     for (uint64_t seed = 0; seed < 40; ++seed) {
         attention_case c = random_case(9000 + seed);

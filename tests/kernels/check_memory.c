@@ -3,26 +3,20 @@
 #include "plugin/cpu/memory.c"
 
 #include "tests/kernels/suite.h"
+#include "tests/support/run.h"
 
 #include <stdlib.h>
 #include <sys/stat.h>
 
-static char root[64];
+static const char *root;
 
 static void make_root(void) {
-    (void)snprintf(root, sizeof root, "/tmp/attune-memory-XXXXXX");
-    ck_assert_ptr_nonnull(mkdtemp(root));
-}
-
-static void remove_root(void) {
-    char command[128];
-    (void)snprintf(command, sizeof command, "rm -r '%s'", root);
-    ck_assert_int_eq(system(command), 0);
+    root = run_folder();
 }
 
 /* A file beneath the root, with the folders that it needs. */
 static void put(const char *path, const char *text) {
-    char full[512];
+    char full[4352];
     (void)snprintf(full, sizeof full, "%s%s", root, path);
     for (char *at = full + strlen(root) + 1; (at = strchr(at, '/')) != NULL; *at++ = '/') {
         *at = 0;
@@ -146,7 +140,7 @@ END_TEST
 
 TCase *memory_cases(void) {
     TCase *cases = tcase_create("memory");
-    tcase_add_checked_fixture(cases, make_root, remove_root);
+    tcase_add_checked_fixture(cases, make_root, NULL);
     tcase_add_test(cases, machine_alone);
     tcase_add_test(cases, version_2_own_group);
     tcase_add_test(cases, version_2_parents);

@@ -7,7 +7,6 @@ int main(void) {
     TCase *(*const cases[])(void) = {exp2_cases,
                                      vector_generic_cases,
                                      attention_suite_cases,
-                                     neon_cases,
                                      attention_bits_cases,
                                      attention_accuracy_cases,
                                      attention_algorithms_cases,

@@ -9,7 +9,6 @@ TCase *attention_bits_cases(void);
 TCase *attention_suite_cases(void);
 TCase *attention_accuracy_cases(void);
 TCase *vector_generic_cases(void);
-TCase *neon_cases(void);
 TCase *attention_algorithms_cases(void);
 TCase *algorithm_accuracy_cases(void);
 TCase *storage_cases(void);

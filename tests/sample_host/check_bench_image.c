@@ -21,7 +21,7 @@ static json_t *only_result(json_t *reply) {
 }
 
 START_TEST(one_backend) {
-    json_t *reply = bench(TINY "--attention sdp_no_mem", 0), *one = only_result(reply);
+    json_t *reply = bench(TINY "--attention sdp_no_mem -o bench.svg", 0), *one = only_result(reply);
     json_t *seconds = json_object_get(one, "seconds"), *size = json_object_get(one, "size");
     ck_assert_str_eq(json_string_value(json_object_get(one, "backend")), "sdp-no-mem");
     ck_assert_str_eq(json_string_value(json_object_get(one, "plugin")), "attune-cpu");
@@ -32,6 +32,17 @@ START_TEST(one_backend) {
     ck_assert_int_eq(json_integer_value(json_array_get(size, 0)), 768);
     ck_assert_int_eq(json_integer_value(json_array_get(size, 1)), 512);
     ck_assert_double_gt(json_real_value(json_object_get(seconds, "median")), 0);
+    run_result plot =
+        run("cat bench.svg; xmllint --version >/dev/null 2>&1 || exit 0; xmllint --noout bench.svg");
+    char median[32];
+    ck_assert_msg(plot.status == 0, "%s", plot.err);
+    (void)snprintf(median, sizeof median, ">%.3g s</text>",
+                   json_real_value(json_object_get(seconds, "median")));
+    ck_assert_ptr_nonnull(strstr(plot.out, ">sdp-no-mem</text>"));
+    ck_assert_ptr_nonnull(strstr(plot.out, median));
+    ck_assert_ptr_nonnull(strstr(plot.out, " MiB</text>"));
+    ck_assert_str_eq(plot.out + strlen(plot.out) - 7, "</svg>\n");
+    run_free(&plot);
     /* more than one picture's pixels and the VAE's last layer of them, as floats */
     ck_assert_int_gt(json_integer_value(json_object_get(one, "peak_bytes")), 768 * 512 * (3 + 8 * 4));
     json_decref(reply);
@@ -52,6 +63,7 @@ START_TEST(an_interrupted_bench_ends) {
     ck_assert_str_eq(r.out, "");
     ck_assert_msg(run_lines(r.err) == 1 && strstr(r.err, "interrupted"), "%s", r.err);
     run_free(&r);
+    run_fails("\"$HOST\" bench image -q -o nowhere/bench.svg", 1, "nowhere");
     run_fails("\"$HOST\" bench image apple", 2, "unexpected argument \"apple\"");
 }
 END_TEST

@@ -1,5 +1,6 @@
 /* check_study.c: `study determinism` finds out a backend that sums in order of arrival, and nothing where
  * none is promised otherwise. */
+#include "kernels/cpu/dispatch.h"
 #include "picture.h"
 #include "sample_host/study_difference.h"
 #include "suite.h"
@@ -11,7 +12,7 @@
 
 /* One small picture of the embedded model, 5 times: the fixture's race shows in about 10 pixels of nearly
  * every one that two threads make. */
-#define SMALL "--images 1 --runs 5 --batch-sizes 1 --width 64 --height 64"
+#define SMALL "--images 1 --runs 5 --batch-sizes 1 --isa '' --width 64 --height 64"
 #define TINY  "--model \"$S/tests/golden/data/tiny\""
 
 static json_t *study(const char *arguments, int status, run_result *r) {
@@ -164,7 +165,7 @@ static void is_kept(const char *model) {
     for (size_t i = 0; i < 6; ++i) {
         json_t *entry = backend_of(reply, i, names[i]), *runs = row_of(entry, "runs"),
                *threads = row_of(entry, "threads"), *batch = row_of(entry, "batch"),
-               *memory = row_of(entry, "memory");
+               *memory = row_of(entry, "memory"), *isa = row_of(entry, "isa");
         expect_text(json_object_get(entry, "choice"), "backend", names[i]);
         expect_text(json_object_get(entry, "determinism"), "attention", "portable");
         expect_text(json_object_get(entry, "determinism"), "picture", "portable");
@@ -181,6 +182,9 @@ static void is_kept(const char *model) {
         ck_assert(json_is_true(json_object_get(memory, "promised")));
         ck_assert_int_eq(number(memory, "comparisons"), 4);
         ck_assert_int_eq(number(memory, "differ"), 0);
+        ck_assert(json_is_true(json_object_get(isa, "promised")));
+        ck_assert_int_eq(number(isa, "comparisons"), 2 * (int)attune_cpu_detect());
+        ck_assert_int_eq(number(isa, "differ"), 0);
     }
     expect_text(reply, "prompt", "red apple");
     ck_assert_int_eq(number(reply, "seed"), 0);
@@ -195,6 +199,26 @@ static void is_kept(const char *model) {
 START_TEST(the_classes_of_attune_cpu_are_kept) {
     is_kept("");
     is_kept(TINY);
+}
+END_TEST
+
+/* A cap is one of the picture alone: where it changes nothing, nothing is compared, and an unknown one is
+ * wrong usage. */
+START_TEST(instruction_sets_are_listed) {
+    run_result r;
+    static const char best[] = TINY " " SMALL " --threads 1 --steps 1 --backends sdp --isa ";
+    char arguments[512];
+    attune_cpu_kernels kernels;
+    attune_cpu_dispatch(attune_cpu_detect(), &kernels);
+    (void)snprintf(arguments, sizeof arguments, "%s%s,generic", best, kernels.matmul_f32->isa);
+    json_t *reply = study(arguments, 0, &r);
+    ck_assert_int_eq(number(row_of(backend_of(reply, 0, "sdp"), "isa"), "comparisons"),
+                     attune_cpu_detect() > ATTUNE_CPU_GENERIC);
+    json_decref(reply);
+    run_free(&r);
+    run_fails("\"$HOST\" study determinism --isa generic,sse", 2, "\"sse\" is none of generic,");
+    run_fails("\"$HOST\" study determinism --isa generic,generic", 2, "given twice");
+    run_fails("\"$HOST\" study determinism --isa ,", 2, "\"\" is none of generic,");
 }
 END_TEST
 
@@ -246,6 +270,7 @@ TCase *study_cases(void) {
     tcase_add_test(cases, sums_in_order_of_arrival_are_found_out);
     tcase_add_test(cases, a_broken_promise_is_an_error);
     tcase_add_test(cases, the_classes_of_attune_cpu_are_kept);
+    tcase_add_test(cases, instruction_sets_are_listed);
     tcase_add_test(cases, a_backend_that_cannot_serve_is_a_row);
     tcase_add_test(cases, an_interrupted_study_ends);
     tcase_add_test(cases, help_shows_its_own_threads_only);

@@ -266,8 +266,49 @@ START_TEST(a_single_file_is_a_model) {
 }
 END_TEST
 
+#define LARGE "--width 256 --height 256 --steps 1 "
+
+/* The least limit that serves a request, by the error of one that does not. */
+static unsigned long long least_limit(const char *backend) {
+    run_result r =
+        run("\"$HOST\" txt2img apple -q " LARGE "--memory-limit 1M --attention-required %s", backend);
+    const char *needs = strstr(r.err, "this request needs ");
+    ck_assert_msg(r.status == 3 && needs, "%s", r.err);
+    ck_assert_ptr_null(strstr(r.err, "--attention-required")); /* nobody fits */
+    const unsigned long long least = strtoull(needs + strlen("this request needs "), NULL, 10);
+    run_free(&r);
+    return least;
+}
+
+START_TEST(what_takes_less_memory_is_named) {
+    const unsigned long long math = least_limit("math"), lighter = least_limit("sdp-no-mem");
+    ck_assert_uint_lt(lighter, math);
+    char command[256];
+    (void)snprintf(command, sizeof command,
+                   "\"$HOST\" txt2img apple -q " LARGE "--memory-limit %llu --attention-required math",
+                   math - 1);
+    run_fails(command, 3, "; --attention-required sdp-no-mem fits");
+    (void)snprintf(command, sizeof command,
+                   "\"$HOST\" txt2img apple -q " LARGE
+                   "--memory-limit %llu --attention-required sdp-no-mem -o less.png",
+                   math - 1);
+    run_result r = run("%s", command);
+    ck_assert_msg(r.status == 0, "%s", r.err);
+    run_free(&r);
+#ifndef __SANITIZE_ADDRESS__ /* which takes more addresses than any limit */
+#define SHORT "ulimit -v 800000; \"$HOST\" txt2img apple -q --width 4096 --height 4096 "
+    run_fails(SHORT, 1, "--medvram or --lowvram take less memory");
+    run_fails(SHORT "--medvram", 1, "--lowvram takes less memory");
+    r = run(SHORT "--lowvram");
+    ck_assert_msg(r.status == 1 && !strstr(r.err, "vram"), "%s", r.err);
+    run_free(&r);
+#endif
+}
+END_TEST
+
 TCase *txt2img_cases(void) {
     TCase *cases = tcase_create("txt2img");
+    tcase_add_test(cases, what_takes_less_memory_is_named);
     tcase_add_test(cases, pictures_equal_k_diffusion_and_diffusers);
     tcase_add_test(cases, the_json_has_what_scripts_rely_on);
     tcase_add_test(cases, the_png_says_how_it_was_made);

@@ -122,10 +122,13 @@ static attune_code bind(void *context, const attune_attention_problem *problem, 
     return ATTUNE_OK;
 }
 
-/* Any kernel gives the reference's bits (tests/kernels); this machine's best keeps the tests quick. */
+/* Any kernel gives the reference's bits (tests/kernels); this machine's best keeps the tests quick, unless
+ * ATTUNE_CPU_MASK caps it. */
 static void run_kernel(const attune_attention_f32 *call) {
+    attune_cpu_isa isa = attune_cpu_detect();
     attune_cpu_kernels kernels;
-    attune_cpu_dispatch(attune_cpu_detect(), &kernels);
+    ck_assert_int_eq(attune_cpu_cap(getenv("ATTUNE_CPU_MASK"), &isa), 1);
+    attune_cpu_dispatch(isa, &kernels);
     uint64_t bytes = kernels.attention_f32->workspace(call), tasks = kernels.attention_f32->tasks(call);
     void *workspace = aligned_alloc(HEADER, bytes + HEADER - bytes % HEADER);
     ck_assert_ptr_nonnull(workspace);

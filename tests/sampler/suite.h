@@ -18,7 +18,8 @@
     X(checkpoint)                                                                                            \
     X(models)                                                                                                \
     X(session)                                                                                               \
-    X(finite)
+    X(finite)                                                                                                \
+    X(portable)
 
 #define SAMPLER_DECLARE(family) TCase *family##_cases(void);
 SAMPLER_FAMILIES(SAMPLER_DECLARE)

@@ -12,7 +12,8 @@ const char device_plugin_vendor[] = "Attune";
 
 void elementwise_choose(attune_cpu_isa isa, const attune_activation_f32_kernel *kernels,
                         elementwise_kernels *table) {
-    *table = elementwise_generic;
+    *table = elementwise_generic; /* other architectures have no more */
+    (void)isa;
 #if defined(__x86_64__)
     if (isa >= ATTUNE_CPU_AVX2)
         *table = elementwise_avx2;

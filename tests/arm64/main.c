@@ -1,9 +1,10 @@
-/* tests/kernels/arm64/main.c: the kernels of AArch64 against the reference, bit for bit, as a program that an
- * emulator runs. Usage: main COUNT, of the problems of cases.h. */
+/* tests/arm64/main.c: AArch64's kernels against the reference, and latents against those of every machine,
+ * bit for bit, as a program that an emulator runs. Usage: check COUNT, of the problems of cases.h. */
 #include "kernels/cpu/dispatch.h"
 #include "tests/kernels/cases.h"
 #include "tests/kernels/norm_cases.h"
 #include "tests/kernels/products.h"
+#include "tests/sampler/trajectory.h"
 
 #include <check.h>
 #include <string.h>
@@ -61,8 +62,10 @@ int main(int argc, char **argv) {
         const product_case c = random_product(i);
         compare_product(&c);
     }
-    (void)printf("arm64: %lu problems by %d kernels, norms, activations and products, under an emulator: the "
-                 "reference's bits\n",
+    for (int isa = 0; isa < ATTUNE_CPU_ISAS; ++isa)
+        check_trajectory(kernel_at(isa)->isa, 2);
+    (void)printf("arm64: %lu problems by %d kernels, norms, activations and products: the reference's bits; "
+                 "latents after each step: every machine's\n",
                  (unsigned long)count, (int)ATTUNE_CPU_ISAS);
     return EXIT_SUCCESS;
 }
