@@ -74,7 +74,7 @@ check: build ## run the tests; SUITE="kernels host" picks rooms
 check-san: ## the tests under ASan and UBSan, in build/san; the cross build is left out
 	@$(MAKE) -s --no-print-directory check B=build/san SAN=1 OPT=-O1 SUITE="$(filter-out arm64,$(SUITE))"
 
-check-tsan: ## the suite of swaps under TSan, in build/tsan: what runs the sampler is left out, its libgomp is not built for it
+check-tsan: ## the suite of swaps under TSan, in build/tsan
 	@$(MAKE) -s --no-print-directory check B=build/tsan SAN=thread OPT=-O1 SUITE=swap
 
 check-long: ## the kernels with 30 times the random problems, the embedded model on arm64, 1,000 swaps beneath real images (an hour); ATTUNE_CHECK_FIRST=N repeats from problem N

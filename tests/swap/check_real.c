@@ -39,7 +39,7 @@ static void draw(attune *with, attune_model *emoji, int at, const char *manifest
 }
 
 /* Between two builds of one version and arithmetic id, at every step boundary: the bytes of an undisturbed
- * run. The sampler's own class, repeatable, is why both are made on one machine with one thread count. */
+ * run. */
 START_TEST(test_session_real_image_through_a_swap) {
     const char *sources[2] = {real_build(), second_build()};
     uint8_t *alone = malloc(3 * SIDE * SIDE), *moved = malloc(3 * SIDE * SIDE);

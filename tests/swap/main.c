@@ -8,10 +8,8 @@ int main(void) {
     suite_add_tcase(suite, self_test_cases());
     suite_add_tcase(suite, session_swap_cases());
     suite_add_tcase(suite, watch_cases());
-    if (!TSAN) {
-        suite_add_tcase(suite, line_cases());
-        suite_add_tcase(suite, real_cases());
-    }
+    suite_add_tcase(suite, line_cases());
+    suite_add_tcase(suite, real_cases());
     suite_add_tcase(suite, storm_cases());
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_ENV);

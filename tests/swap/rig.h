@@ -14,13 +14,6 @@
 #define SANITIZED 0
 #endif
 
-/* TSan does not see libgomp's barriers: what runs the real sampler is left out. */
-#if defined(__SANITIZE_THREAD__)
-#define TSAN 1
-#else
-#define TSAN 0
-#endif
-
 TCase *stage_cases(void);
 TCase *storm_cases(void);
 TCase *session_swap_cases(void);
