@@ -65,8 +65,8 @@ typedef struct device_pass {
     uint64_t shared_bytes; /* need: scratch memory used by all workers together */
     uint64_t worker_bytes; /* need: scratch memory per worker */
     void *scratch;         /* when running: shared_bytes + workers · worker_bytes of device memory */
-    void *room; /* when running: device memory where a layer that is not packed is packed for one call */
-    uint64_t room_bytes;
+    void *room; /* when running: device memory where layers that are not packed are packed for one call */
+    uint64_t room_bytes; /* need: what the layers of a call take there, if none of them is packed */
 } device_pass;
 
 typedef struct device_linear {
@@ -102,13 +102,17 @@ typedef struct device_convolution {
     int64_t width;
     float *out; /* (batch, ceil(h / stride), ceil(w / stride), out), h × w being x made ready; overlaps x
                    nowhere */
-    const float *residual;         /* same shape, added; may be `out` itself; NULL = none */
-    const float *shift;            /* (batch, out) added to each pixel (time embedding); NULL = none */
+    const float *residual;    /* same shape, added; may be `out` itself; NULL = none */
+    device_weights *shortcut; /* a 1×1 convolution that `residual`, of its input channels, goes through before
+                                 it is added; `out` may be `residual` itself where it has no more channels,
+                                 and is then dense from there on. NULL = none */
+    const float *shift;       /* (batch, out) added to each pixel (time embedding); NULL = none */
     const device_group_norm *norm; /* of x, its `out` is not looked at; NULL = none */
     int64_t up_height;             /* 0 = x's own size; not with a norm */
     int64_t up_width;
     int32_t *finite; /* with a norm: 0 where what it gives is not all finite, else as it was; NULL = not
                         looked at */
+    int32_t *shortcut_finite; /* the same of what the shortcut gives */
 } device_convolution;
 
 typedef struct device_layer_norm {

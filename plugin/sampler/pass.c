@@ -167,6 +167,13 @@ void pass_give(pass *p, float **pointer) {
     *pointer = NULL;
 }
 
+void pass_shrink(pass *p, const float *pointer, int64_t count) {
+    arena *memory = &p->memory;
+    for (uint32_t i = 0; i < memory->count; ++i)
+        if (memory->used[i].offset == (uintptr_t)pointer - p->base)
+            memory->used[i].bytes = round_up((uint64_t)count * sizeof *pointer);
+}
+
 attune_code pass_check(const pass *p, attune_error *error) {
     const attune_control *control = p->control;
     if (!control)
@@ -234,11 +241,16 @@ attune_code pass_convolution(pass *p, device_weights *weights, const device_conv
     int64_t stride = p->ops->layer(weights)->stride,
             height = args->up_height ? args->up_height : args->height,
             width = args->up_height ? args->up_width : args->width;
-    int32_t finite = 1;
+    int32_t finite = 1, shortcut_finite = 1;
     call.finite = p->watching && args->norm ? &finite : NULL;
+    call.shortcut_finite = p->watching && args->shortcut ? &shortcut_finite : NULL;
     PASS_TRY(pass_check(p, error));
     PASS_TRY(p->ops->convolution(p->dev, &p->run, weights, &call, error));
     release_file(p, weights);
+    if (args->shortcut)
+        release_file(p, args->shortcut);
+    if (!shortcut_finite)
+        return fail_layer(p, p->ops->layer(args->shortcut)->name[0], error);
     if (!finite)
         return fail_layer(p, args->norm->name, error);
     height = (height + stride - 1) / stride;

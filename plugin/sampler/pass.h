@@ -101,6 +101,8 @@ void pass_forget(pass *p, int32_t kept);
 attune_code pass_take(pass *p, int64_t count, float **out, attune_error *error);
 /* Give floats back; NULL is allowed. Sets the pointer to NULL. */
 void pass_give(pass *p, float **memory);
+/* Give back what lies behind the first `count` floats of memory that was taken. */
+void pass_shrink(pass *p, const float *memory, int64_t count);
 /* CANCELLED or DEADLINE_EXCEEDED where the caller asks for it. */
 attune_code pass_check(const pass *p, attune_error *error);
 

@@ -124,21 +124,19 @@ attune_code resnet_forward(pass *p, const resnet *block, feature_map *x, const f
     device_convolution first = {.out = hidden.data, .shift = shift};
     PASS_TRY(convolve_normed(p, block, block->conv1, &block->norm1, x, &first, error));
     pass_give(p, &shift);
-    if (consume && !block->shortcut) {
-        *out = *x;
-        x->data = NULL;
-    } else {
+    const int in_place = consume && block->out <= block->in;
+    if (in_place)
+        *out = (feature_map){x->data, x->batch, x->height, x->width, block->out};
+    else
         PASS_TRY(image_take(p, x->batch, x->height, x->width, block->out, out, error));
-    }
-    if (block->shortcut) {
-        device_linear shortcut = {.x = x->data, .rows = x->batch * x->height * x->width, .out = out->data};
-        PASS_TRY(pass_linear(p, block->shortcut, &shortcut, error));
-        if (consume)
-            pass_give(p, &x->data);
-    }
-    device_convolution second = {.out = out->data,
-                                 .residual = block->shortcut || consume ? out->data : x->data};
+    device_convolution second = {.out = out->data, .residual = x->data, .shortcut = block->shortcut};
     PASS_TRY(convolve_normed(p, block, block->conv2, &block->norm2, &hidden, &second, error));
     pass_give(p, &hidden.data);
+    if (in_place) {
+        pass_shrink(p, x->data, x->batch * x->height * x->width * block->out);
+        x->data = NULL;
+    } else if (consume) {
+        pass_give(p, &x->data);
+    }
     return ATTUNE_OK;
 }

@@ -4,8 +4,8 @@
  * The networks run one after another, so the most that is needed is the largest of the phases' sums: what is
  * kept, activations and scratch memory, attention's workspace, packed weights. Where all of it is allowed,
  * the weights of UNet and VAE stay packed. Else those of a phase are there while it lasts, and of those that
- * do not fit some are packed for each call, into a room as large as the largest of them. Where even that is
- * too much, the UNet takes fewer latents at once. None of it changes a bit of the image (rule 43 of
+ * do not fit some are packed for each call, into a room as large as the layers of one call need. Where even
+ * that is too much, the UNet takes fewer latents at once. None of it changes a bit of the image (rule 43 of
  * docs/arithmetic.md).
  */
 #include "plugin/sampler/attention.h"
@@ -14,7 +14,7 @@
 /* Bytes of one phase's weights. */
 typedef struct phase_weights {
     uint64_t all;
-    uint64_t largest; /* layer */
+    uint64_t room; /* that the layers of one call take at most */
 } phase_weights;
 
 typedef struct fit {
@@ -44,15 +44,15 @@ static attune_code walk_phase(fit *f, int32_t phase, attune_error *error) {
              : phase == PHASE_UNET ? session_predict(s, NULL, 1.0, NULL, error)
                                    : session_decode(s, NULL, NULL, error));
     const uint32_t serial = s->pass.run.serial;
+    const uint64_t room = s->pass.run.room_bytes;
     pass_plan_end(&s->pass);
-    f->weights[phase] = (phase_weights){0, 0};
+    f->weights[phase] = (phase_weights){0, room};
     for (uint64_t i = 0; i < m->pool.count; ++i) {
         if (!m->ops->wanted(m->pool.layers[i], serial))
             continue;
         const uint64_t bytes = m->ops->packed_bytes(m->pool.layers[i]);
         s->layers[i] = (uint8_t)(LAYER_PACKED | phase);
         f->weights[phase].all += bytes;
-        f->weights[phase].largest = larger(f->weights[phase].largest, bytes);
     }
     return ATTUNE_OK;
 }
@@ -76,7 +76,7 @@ static uint64_t without_weights(const fit *f, int32_t phase) {
 static uint64_t least(const fit *f) {
     uint64_t bytes = 0;
     for (int32_t phase = 0; phase < PHASES; ++phase)
-        bytes = larger(bytes, saturating_add(without_weights(f, phase), f->weights[phase].largest));
+        bytes = larger(bytes, saturating_add(without_weights(f, phase), f->weights[phase].room));
     return bytes;
 }
 
@@ -132,9 +132,9 @@ static void choose_weights(fit *f, attune_session_plan *plan) {
         const int all = saturating_add(rest, weights->all) <= limit &&
                         !(phase == PHASE_UNET && f->request->memory == ATTUNE_MEMORY_LEAST);
         if (!s->keep && !all) {
-            s->pass.needs[phase].room = weights->largest;
+            s->pass.needs[phase].room = weights->room;
             choose_layers(f, phase,
-                          f->request->memory == ATTUNE_MEMORY_LEAST ? 0 : limit - rest - weights->largest);
+                          f->request->memory == ATTUNE_MEMORY_LEAST ? 0 : limit - rest - weights->room);
         }
         const uint64_t text = phase == PHASE_TEXT ? f->weights[PHASE_TEXT].all : 0;
         note(plan, f, phase,

@@ -494,6 +494,66 @@ START_TEST(a_convolution_normalises_its_input) {
 }
 END_TEST
 
+/* A residual through a shortcut, the result in the residual's place: the bits of one after the other. Packed,
+ * or both layers packed for the call into exactly the room that was planned. */
+static void check_shortcut(int64_t batch, int64_t h, int64_t w, int64_t in, int64_t out, int32_t packed) {
+    bench b;
+    attune_error error = {0};
+    int64_t pixels = batch * h * w;
+    float *x = values(1, pixels * in), *hidden = values(2, pixels * out), *scale = values(3, out),
+          *add = values(4, out), *weights = values(5, 9 * out * out), *narrow = values(6, in * out);
+    float *apart = values(7, pixels * out), *added = values(8, pixels * out);
+    device_layer layer = {.name = {"test"}, .kernel = 3, .stride = 1, .in = out, .parts = 1, .out = {out}};
+    device_layer shortcut = {
+        .name = {"shortcut"}, .kernel = 1, .stride = 1, .in = in, .parts = 1, .out = {out}};
+    layer.weight[0] = (device_stored){weights, ATTUNE_F32};
+    shortcut.weight[0] = (device_stored){narrow, ATTUNE_F32};
+    device_weights *made[2];
+    int32_t finite = 1, shortcut_finite = 1;
+    device_group_norm norm = {hidden, batch, h * w, out, 4, 1e-5f, scale, add, DEVICE_SILU, NULL, "norm"};
+    device_linear first = {.x = x, .rows = pixels, .out = added};
+    device_convolution then = {.x = hidden, .batch = batch, .height = h, .width = w, .norm = &norm};
+    device_convolution both = then;
+    then.out = apart, then.residual = added;
+    both.out = x, both.residual = x, both.finite = &finite, both.shortcut_finite = &shortcut_finite;
+    bench_open(&b, 2);
+    ck_assert_int_eq(b.ops->weights(b.dev, &layer, &made[0], &error), ATTUNE_OK);
+    ck_assert_int_eq(b.ops->weights(b.dev, &shortcut, &made[1], &error), ATTUNE_OK);
+    both.shortcut = made[1];
+    plan(&b);
+    ck_assert_int_eq(b.ops->linear(b.dev, &b.pass, made[1], &first, &error), ATTUNE_OK);
+    ck_assert_int_eq(b.ops->convolution(b.dev, &b.pass, made[0], &both, &error), ATTUNE_OK);
+    ck_assert_int_eq(b.ops->wanted(made[1], b.pass.serial), 1);
+    ready(&b, NULL);
+    float *room = values(9, (int64_t)(b.pass.room_bytes / sizeof *room));
+    b.pass.room = room;
+    if (packed)
+        ck_assert_int_eq(b.ops->pack(b.dev, &b.r.stream, made, 2, &error), ATTUNE_OK);
+    ck_assert_int_eq(b.ops->linear(b.dev, &b.pass, made[1], &first, &error), ATTUNE_OK);
+    ck_assert_int_eq(b.ops->convolution(b.dev, &b.pass, made[0], &then, &error), ATTUNE_OK);
+    x[pixels * in - 1] = packed ? NAN : x[pixels * in - 1];
+    ck_assert_int_eq(b.ops->convolution(b.dev, &b.pass, made[0], &both, &error), ATTUNE_OK);
+    const int64_t sound = packed ? pixels - 1 : pixels; /* the last pixel's shortcut is no number */
+    ck_assert_mem_eq(x, apart, (size_t)(sound * out) * sizeof *x);
+    ck_assert_int_eq(finite, 1);
+    ck_assert_int_eq(shortcut_finite, !packed);
+    b.ops->weights_free(b.dev, made[1]);
+    done(&b, made[0]);
+    float *all[] = {x, hidden, scale, add, weights, narrow, apart, added, room};
+    for (size_t i = 0; i < sizeof all / sizeof all[0]; ++i)
+        free(all[i]);
+    bench_close(&b);
+}
+
+START_TEST(a_result_takes_the_place_of_its_shortcut) {
+    for (int32_t packed = 0; packed < 2; ++packed) {
+        check_shortcut(2, 9, 7, 20, 12, packed);
+        check_shortcut(2, 300, 301, 60, 48, packed);
+        check_shortcut(1, 301, 302, 97, 96, packed);
+    }
+}
+END_TEST
+
 START_TEST(concat_and_embed) {
     enum { ROWS = 1000, A = 20, B = 36, WORDS = 50, TOKENS = 77 };
     bench b;
@@ -622,6 +682,7 @@ TCase *ops_cases(void) {
     tcase_add_test(cases, layer_norm_has_mean_and_variance);
     tcase_add_test(cases, upsample_takes_the_nearest);
     tcase_add_test(cases, a_convolution_normalises_its_input);
+    tcase_add_test(cases, a_result_takes_the_place_of_its_shortcut);
     tcase_add_test(cases, concat_and_embed);
     tcase_add_test(cases, activations_are_accurate);
     tcase_add_test(cases, stored_values_widen_exactly);

@@ -4,6 +4,10 @@
  * An input that is made ready first (normalised or enlarged) goes through scratch memory: a small one as a
  * whole, a large one image by image, a strip of rows at a time, so that it is in the cache for the
  * convolution and never in memory as a whole. How it is cut depends on the shape only.
+ *
+ * A residual that goes through a shortcut is cut in the same way, so that the result can take the place of
+ * what the shortcut reads: a strip's shortcut lies in scratch memory before its result is written, and ends
+ * in the memory of rows that are done, since its rows are not longer.
  */
 #include "plugin/cpu/ops/cpu.h"
 
@@ -24,7 +28,8 @@ typedef struct work {
     attune_convolution_f32 kernel_args; /* of everything; x, and its size, are those made ready */
     int64_t out_height, out_width;
     int64_t rows; /* output rows of a strip; 0: the whole batch at once */
-    uint64_t start_at, norm_at, factors_at, ready_at, floats; /* in scratch memory, in floats */
+    uint64_t start_at, norm_at, factors_at, ready_at, shortcut_at, floats; /* in scratch memory, in floats */
+    const void *shortcut;                                                  /* its packed weights */
 } work;
 
 static attune_code convolution_task(void *context, uint64_t task, uint32_t worker, attune_error *error) {
@@ -68,9 +73,7 @@ static void lay_out(work *w) {
         place(w, &w->norm_at, (int64_t)attune_group_norm_f32_workspace(&norm));
         place(w, &w->factors_at, 2 * a->in);
     }
-    if (!is_made_ready(w->args))
-        return;
-    if (all > WHOLE_FLOATS) {
+    if (is_made_ready(w->args) && all > WHOLE_FLOATS) {
         const int64_t rows = STRIP_FLOATS / row / a->stride;
         w->rows = rows > 4 ? rows : 4;
         w->rows = w->rows < w->out_height ? w->rows : w->out_height;
@@ -78,7 +81,10 @@ static void lay_out(work *w) {
         w->rows = divide_up(w->out_height, strips);
     }
     const int64_t most = w->rows * a->stride + 2;
-    place(w, &w->ready_at, w->rows ? (most < a->height ? most : a->height) * row : all);
+    if (is_made_ready(w->args))
+        place(w, &w->ready_at, w->rows ? (most < a->height ? most : a->height) * row : all);
+    if (w->args->shortcut)
+        place(w, &w->shortcut_at, (w->rows ? w->rows : a->batch * w->out_height) * w->out_width * a->out);
 }
 
 /* Where the chains of each image begin: the layer's bias, plus what the call shifts each channel by. */
@@ -160,6 +166,25 @@ static attune_code make_ready(const work *w, int64_t image, int64_t first, int64
     return code == ATTUNE_OK ? look_at(w, to, rows, error) : code;
 }
 
+/* `rows` output rows of what is added to the result, from row `first` of all images. */
+static attune_code add_shortcut(const work *w, int64_t first, int64_t rows, attune_convolution_f32 *a,
+                                attune_error *error) {
+    const device_weights *layer = w->args->shortcut;
+    float *made = (float *)w->pass->scratch + w->shortcut_at;
+    if (!layer)
+        return ATTUNE_OK;
+    const float *x = w->args->residual + first * w->out_width * layer->layer.in;
+    const attune_matmul_f32 product = linear_args(layer, w->shortcut, x, rows * w->out_width, made);
+    a->residual = made;
+    attune_code code = linear_run(w->dev, w->pass, &product, error);
+    int32_t finite = 1;
+    if (code == ATTUNE_OK && w->args->shortcut_finite)
+        code = cpu_finite(w->dev, w->pass, made, rows * w->out_width, layer->out, layer->out, &finite, error);
+    if (!finite)
+        *w->args->shortcut_finite = 0;
+    return code;
+}
+
 static attune_code run_strip(const work *w, int64_t image, int64_t first, int64_t rows, attune_error *error) {
     float *ready = (float *)w->pass->scratch + w->ready_at;
     attune_convolution_f32 a = w->kernel_args;
@@ -172,7 +197,14 @@ static attune_code run_strip(const work *w, int64_t image, int64_t first, int64_
     a.residual = a.residual ? a.residual + at : NULL;
     a.first_row = first;
     a.rows = rows;
+    if (code == ATTUNE_OK)
+        code = add_shortcut(w, image * w->out_height + first, rows, &a, error);
     return code == ATTUNE_OK ? convolve(w, &a, error) : code;
+}
+
+static attune_code run_whole(work *w, attune_error *error) {
+    attune_code code = add_shortcut(w, 0, w->kernel_args.batch * w->out_height, &w->kernel_args, error);
+    return code == ATTUNE_OK ? convolve(w, &w->kernel_args, error) : code;
 }
 
 static attune_code run_ready(work *w, attune_error *error) {
@@ -186,7 +218,7 @@ static attune_code run_ready(work *w, attune_error *error) {
         w->kernel_args.x = scratch + w->ready_at;
         code =
             make_ready(w, -1, 0, w->kernel_args.batch * w->kernel_args.height, scratch + w->ready_at, error);
-        return code == ATTUNE_OK ? convolve(w, &w->kernel_args, error) : code;
+        return code == ATTUNE_OK ? run_whole(w, error) : code;
     }
     for (int64_t image = 0; image < w->kernel_args.batch; ++image)
         for (int64_t first = 0; first < w->out_height && code == ATTUNE_OK; first += w->rows) {
@@ -196,17 +228,28 @@ static attune_code run_ready(work *w, attune_error *error) {
     return code;
 }
 
+static uint64_t larger(uint64_t a, uint64_t b) {
+    return a > b ? a : b;
+}
+
+/* Of the shortcut for `rows` output rows. */
+static uint64_t shortcut_bytes(const work *w, int64_t rows) {
+    if (!w->args->shortcut)
+        return 0;
+    const attune_matmul_f32 product = linear_args(w->args->shortcut, NULL, NULL, rows * w->out_width, NULL);
+    return w->dev->arithmetic.matmul_f32->workspace(&product);
+}
+
 static uint64_t worker_bytes(const work *w) {
     const attune_convolution_f32_kernel *kernel = w->dev->arithmetic.convolution_f32;
     attune_convolution_f32 a = w->kernel_args;
     if (!w->rows)
-        return kernel->workspace(&a);
+        return larger(kernel->workspace(&a), shortcut_bytes(w, a.batch * w->out_height));
     a.batch = 1;
     a.rows = w->rows;
-    const uint64_t full = kernel->workspace(&a);
+    const uint64_t full = larger(kernel->workspace(&a), shortcut_bytes(w, a.rows));
     a.rows = w->out_height - (divide_up(w->out_height, w->rows) - 1) * w->rows;
-    const uint64_t last = kernel->workspace(&a);
-    return full > last ? full : last;
+    return larger(full, larger(kernel->workspace(&a), shortcut_bytes(w, a.rows)));
 }
 
 attune_code cpu_convolution(device *dev, device_pass *pass, device_weights *weights,
@@ -228,12 +271,18 @@ attune_code cpu_convolution(device *dev, device_pass *pass, device_weights *weig
     w.out_height = divide_up(w.kernel_args.height, w.kernel_args.stride);
     w.out_width = divide_up(w.kernel_args.width, w.kernel_args.stride);
     lay_out(&w);
+    const uint64_t room = scratch_round(weights->bytes);
     if (pass->planning) {
         weights->wanted = pass->serial;
+        if (args->shortcut)
+            args->shortcut->wanted = pass->serial;
         pass_need(pass, w.floats * sizeof(float), worker_bytes(&w));
+        pass_need_room(pass, room + (args->shortcut ? args->shortcut->bytes : 0));
         return ATTUNE_OK;
     }
-    attune_code code = layer_weights(dev, pass, weights, &w.kernel_args.weights, error);
+    attune_code code = layer_weights(dev, pass, weights, 0, &w.kernel_args.weights, error);
+    if (code == ATTUNE_OK && args->shortcut)
+        code = layer_weights(dev, pass, args->shortcut, room, &w.shortcut, error);
     if (code != ATTUNE_OK)
         return code;
     if (args->shift) {
@@ -241,5 +290,5 @@ attune_code cpu_convolution(device *dev, device_pass *pass, device_weights *weig
         w.kernel_args.stride_start = weights->out;
         make_start(&w, weights, (float *)pass->scratch + w.start_at);
     }
-    return is_made_ready(args) ? run_ready(&w, error) : convolve(&w, &w.kernel_args, error);
+    return is_made_ready(args) ? run_ready(&w, error) : run_whole(&w, error);
 }

@@ -30,15 +30,26 @@ struct device_weights {
     void *packed;    /* NULL until pack */
 };
 
-/* layers.c: a layer's packed weights: those that are there, or packed into the pass's room now. Errors:
- * DATA_LOSS, INTERNAL (the room is too small: not planned). */
-attune_code layer_weights(device *dev, const device_pass *pass, const device_weights *weights,
+/* layers.c: a layer's packed weights: those that are there, or packed now into the pass's room from byte `at`
+ * on. Errors: DATA_LOSS, INTERNAL (the room is too small: not planned). */
+attune_code layer_weights(device *dev, const device_pass *pass, const device_weights *weights, uint64_t at,
                           const void **packed, attune_error *error);
+
+/* linear.c: rows of x · Wᵀ + b without what may follow; packed weights, and what a worker needs for it. */
+attune_matmul_f32 linear_args(const device_weights *weights, const void *packed, const float *x, int64_t rows,
+                              float *out);
+attune_code linear_run(device *dev, const device_pass *pass, const attune_matmul_f32 *args,
+                       attune_error *error);
 
 /* ops.c: scratch memory and tasks. */
 
 static inline uint64_t scratch_round(uint64_t bytes) {
     return (bytes + 63) & ~(uint64_t)63;
+}
+
+/* A call's layers, one after another in the room. */
+static inline void pass_need_room(device_pass *pass, uint64_t room) {
+    pass->room_bytes = room > pass->room_bytes ? room : pass->room_bytes;
 }
 
 static inline void pass_need(device_pass *pass, uint64_t shared, uint64_t worker) {

@@ -248,13 +248,15 @@ void cpu_unpack(device *dev, device_weights *weights) {
     weights->packed = NULL;
 }
 
-attune_code layer_weights(device *dev, const device_pass *pass, const device_weights *weights,
+attune_code layer_weights(device *dev, const device_pass *pass, const device_weights *weights, uint64_t at,
                           const void **packed, attune_error *error) {
-    *packed = weights->packed ? weights->packed : pass->room;
+    char *const room = pass->room;
+    *packed = weights->packed;
     if (weights->packed)
         return ATTUNE_OK;
-    if (pass->room_bytes < weights->bytes)
+    if (pass->room_bytes < at + weights->bytes)
         return attune_fail(error, ATTUNE_INTERNAL, SAMPLER_DOMAIN, weights->layer.name[0],
                            "'%s' was not planned", weights->layer.name[0]);
-    return pack_into(dev, pass->stream, weights, pass->room, error);
+    *packed = room + at;
+    return pack_into(dev, pass->stream, weights, room + at, error);
 }

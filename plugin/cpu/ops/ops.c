@@ -85,6 +85,7 @@ static void plan(device *dev, device_pass *pass) {
     pass->serial = atomic_fetch_add(&dev->serial, 1) + 1;
     pass->shared_bytes = 0;
     pass->worker_bytes = 0;
+    pass->room_bytes = 0;
 }
 
 static const device_ops ops = {
