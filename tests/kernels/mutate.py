@@ -16,6 +16,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 COPY = os.path.join(ROOT, "build", "mutants")
@@ -82,19 +83,21 @@ def run(command, seconds, **more):
 
 def build():
     targets = ["build/tests/kernels/check", "build/attune-cpu.so"]
-    return run(["make", f"-j{os.cpu_count()}", "OPT=-O1", "WARN=", *targets], None) == 0
+    return run(["make", f"-j{os.cpu_count()}", *targets], None) == 0
 
 
 def cases_of(file):
     return next(cases for pattern, cases in CASES if re.match(pattern, file))
 
 
-def killer(cases):
-    """What the first case that fails is called, or None."""
+def killer(cases, limits):
+    """What the first case that fails is called, or None. A change may make a loop endless."""
     for case in cases:
         environment = dict(os.environ, CK_RUN_CASE=case, CK_DEFAULT_TIMEOUT="0", ATTUNE_BUILD="build",
                            ATTUNE_SOURCE=".")
-        status = run(["build/tests/kernels/check"], 900, env=environment)
+        start = time.monotonic()
+        status = run(["build/tests/kernels/check"], limits.get(case), env=environment)
+        limits.setdefault(case, 60 + 10 * (time.monotonic() - start))
         if status != 0:
             return case if status is not None else f"the time that {case} took"
     return None
@@ -125,7 +128,8 @@ def main():
     files = options.files or sorted(f for f in os.listdir(f"{COPY}/kernels/cpu")
                                     if f.endswith(".h") and f != "dispatch.h")
     equivalent, counts = known(), {"killed": 0, "survived": 0}
-    failing = killer(sorted({case for file in files for case in cases_of(file)}))
+    limits = {}
+    failing = killer(sorted({case for file in files for case in cases_of(file)}), limits)
     if failing:
         sys.exit(f"{failing} fails as it is")
     for file in files:
@@ -145,7 +149,7 @@ def main():
             if not build():
                 continue  # no change that a compiler takes
             left -= 1
-            by = killer(cases_of(file))
+            by = killer(cases_of(file), limits)
             counts["killed" if by else "survived"] += 1
             print(f"{'killed by ' + by if by else 'SURVIVED'}: {file}:{number + 1}: {before} -> {changed.strip()}",
                   flush=True)
