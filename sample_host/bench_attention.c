@@ -171,6 +171,16 @@ static attune_code time_once(struct app *app, bench *b, contestant *c, double *s
     return code;
 }
 
+/* What a backend lacks may show when it first runs (a library that it opens then): the others are still
+ * timed. */
+static attune_code drop(struct app *app, contestant *c) {
+    (void)snprintf(c->refused, sizeof c->refused, "%.330s; %.170s", app->error.message, app->error.hint);
+    memset(&app->error, 0, sizeof app->error);
+    attune_binding_release(c->binding);
+    c->binding = NULL;
+    return ATTUNE_OK;
+}
+
 /* One warm-up per backend, then rounds in which each runs once, so that drift of the machine meets all alike.
  */
 static attune_code run_rounds(struct app *app, bench *b, const progress_bar *bar, uint64_t done) {
@@ -182,6 +192,10 @@ static attune_code run_rounds(struct app *app, bench *b, const progress_bar *bar
             if (!b->list[i].binding)
                 continue;
             code = time_once(app, b, &b->list[i], &seconds);
+            if (code == ATTUNE_UNAVAILABLE && run < 0) {
+                code = drop(app, &b->list[i]);
+                continue;
+            }
             if (run >= 0)
                 b->list[i].milliseconds[run] = 1e3 * seconds;
             else if (seconds > slowest)

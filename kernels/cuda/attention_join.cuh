@@ -22,7 +22,7 @@ template <typename T> struct join_kernel {
             const bool second = channel + 1 < args.d_v;
             float top = START, sum = 0, a = 0, b = 0;
             for (int64_t chunk = 0; chunk < chunks; ++chunk) {
-                const float *part = partial(args, h, chunk, row);
+                const float *part = partial(args, h, chunks, chunk, row);
                 const float next = fmaxf(top, part[args.d_v]), old = exp2_approximate(__fsub_rn(top, next)),
                             weight = exp2_approximate(__fsub_rn(part[args.d_v], next));
                 sum = __fmaf_rn(part[args.d_v + 1], weight, __fmul_rn(sum, old));

@@ -14,7 +14,7 @@ constexpr float START = -0x1p100f; // rule 18: also the least maximum, so that a
 // Where a block's head lies.
 struct head {
     const char *q, *k, *v;
-    int64_t batch, index; // of the query head
+    uint32_t batch, index; // of the query head
 };
 
 // The block's head, batch * heads_q + index, is spread over y and z (each at most 65,535); false where there is none.
@@ -22,9 +22,10 @@ INLINE bool find_head(const attune_attention_f32 &args, head *h) {
     const int64_t linear = (int64_t)blockIdx.z * 65535 + blockIdx.y;
     if (linear >= args.batch * args.heads_q)
         return false;
-    h->batch = linear / args.heads_q;
-    h->index = linear % args.heads_q;
-    const int64_t kv = h->index / (args.heads_q / args.heads_kv);
+    // 65,535 squared has 32 bits; a division of 64 is a call, around which registers spill
+    h->batch = (uint32_t)linear / (uint32_t)args.heads_q;
+    h->index = (uint32_t)linear % (uint32_t)args.heads_q;
+    const int64_t kv = h->index / ((uint32_t)args.heads_q / (uint32_t)args.heads_kv);
     h->q = (const char *)args.q + 2 * (h->batch * args.stride_q[0] + h->index * args.stride_q[1]);
     h->k = (const char *)args.k + 2 * (h->batch * args.stride_k[0] + kv * args.stride_k[1]);
     h->v = (const char *)args.v + 2 * (h->batch * args.stride_v[0] + kv * args.stride_v[1]);
@@ -264,8 +265,7 @@ template <typename T> INLINE void store_pair(char *to, float a, float b, float s
 
 // The sums of a chunk of keys, not yet divided, for the kernel that joins chunks: in the workspace lie per head, chunk
 // and query d_v sums, the maximum and the sum of the weights.
-INLINE float *partial(const attune_attention_f32 &args, const head &h, int64_t chunk, int64_t row) {
-    const int64_t chunks = (args.n_k + args.chunk_k - 1) / args.chunk_k;
+INLINE float *partial(const attune_attention_f32 &args, const head &h, int64_t chunks, int64_t chunk, int64_t row) {
     return (float *)args.matrix +
            (((h.batch * args.heads_q + h.index) * chunks + chunk) * args.n_q + row) * (args.d_v + 2);
 }

@@ -16,6 +16,11 @@ template <typename T, int D, int M, int KEYS, bool GENERAL, bool CHUNKED> struct
     static constexpr int OWN = KEYS / 4, GROUP = 32 / OWN;         // a warp copies OWN rows, GROUP chunks at a time
     static constexpr int CHUNKS = D / 8, COLUMNS = D / 8;
     static constexpr bool KEEPS_Q = D <= 64; // in registers
+#if defined __CUDA_ARCH__ && __CUDA_ARCH__ < 800
+    static constexpr int AT_ONCE = GENERAL ? 2 : CHUNKS; // copies pass through registers, of which few are free
+#else
+    static constexpr int AT_ONCE = CHUNKS;
+#endif
     static constexpr int STEPS = D / 16;
     static constexpr bool ODD = D % 16 != 0; // a last step of depth 8, and a last column alone
 
@@ -34,15 +39,20 @@ template <typename T, int D, int M, int KEYS, bool GENERAL, bool CHUNKED> struct
 
     __device__ __forceinline__ explicit tile_kernel(const attune_attention_f32 &a) : args(a) {}
 
+    // Kept on 7.5 only: elsewhere registers are fewer where it is.
+    __device__ __forceinline__ bool copies_whole() const {
+        return AT_ONCE < CHUNKS ? aligned : copies_of_16(args.k, args.stride_k) && copies_of_16(args.v, args.stride_v);
+    }
+
     // The thread's part of a tile. TAIL: rows at and behind `left` are zeros.
     template <bool TAIL> __device__ __forceinline__ void copy_tile(uint32_t to, const char *from, int left) {
         const int lane = threadIdx.x % 32, own = threadIdx.x / 32 * OWN + lane % OWN;
         const bool there = !TAIL || own < left;
-        if (GENERAL && !aligned && there) {
+        if (GENERAL && !copies_whole() && there) {
             for (int chunk = lane / OWN; chunk < CHUNKS; chunk += GROUP)
                 copy_elements(to + (chunk - lane / OWN) * 16, from + (chunk - lane / OWN) * 16, 8);
         } else
-#pragma unroll
+#pragma unroll AT_ONCE
             for (int j = 0; j < (CHUNKS + GROUP - 1) / GROUP; ++j) {
                 if ((j + 1) * GROUP > CHUNKS && lane / OWN + j * GROUP >= CHUNKS)
                     break;
@@ -60,7 +70,9 @@ template <typename T, int D, int M, int KEYS, bool GENERAL, bool CHUNKED> struct
         from_k += GENERAL ? 2 * KEYS * args.stride_k[2] : advance_k; // the general kernel has no register for it
     }
     template <bool TAIL> __device__ __forceinline__ void copy_v(int64_t key) {
-        copy_tile<TAIL>(to_v, from_v, TAIL ? (int)(keys - key < KEYS ? keys - key : KEYS) : KEYS);
+        // the general kernel has no register for to_v either: it lies KEYS rows behind
+        copy_tile<TAIL>(GENERAL ? to_k + KEYS * LINE : to_v, from_v,
+                        TAIL ? (int)(keys - key < KEYS ? keys - key : KEYS) : KEYS);
         from_v += GENERAL ? 2 * KEYS * args.stride_v[2] : advance_v;
     }
 
@@ -84,7 +96,7 @@ template <typename T, int D, int M, int KEYS, bool GENERAL, bool CHUNKED> struct
         if (step < STEPS)
             ldmatrix4(a, sq + m * 16 * LINE + step * 32);
         else
-            ldmatrix2(a, sq + m * 16 * LINE + step * 32);
+            ldmatrix2(a, sq - second_half() + m * 16 * LINE + step * 32);
         if (negate)
 #pragma unroll
             for (int i = 0; i < (step < STEPS ? 4 : 2); ++i)
@@ -186,7 +198,7 @@ template <typename T, int D, int M, int KEYS, bool GENERAL, bool CHUNKED> struct
                 if (c < D / 16)
                     ldmatrix4_trans(b, sv + k * 16 * LINE + c * 32);
                 else
-                    ldmatrix2_trans(b, sv + k * 16 * LINE + c * 32);
+                    ldmatrix2_trans(b, sv - second_half() + k * 16 * LINE + c * 32);
 #pragma unroll
                 for (int m = 0; m < M; ++m) {
                     mma16_special<T>(o[m][2 * c], p[k][m], b[0], b[1]);
@@ -205,6 +217,9 @@ template <typename T, int D, int M, int KEYS, bool GENERAL, bool CHUNKED> struct
         const int lane = threadIdx.x % 32;
         return lane % 16 * LINE + lane / 16 * 16;
     }
+
+    // What lanes 16 to 31 read behind the others; where they have no matrix they repeat their addresses.
+    __device__ __forceinline__ static uint32_t second_half() { return threadIdx.x % 32 / 16 * 16; }
 
     // True, for the whole warp, where the tile of values, which has landed, holds an infinity or a NaN.
     __device__ __forceinline__ bool finds_special() const {
@@ -259,7 +274,7 @@ template <typename T, int D, int M, int KEYS, bool GENERAL, bool CHUNKED> struct
             values();
     }
 
-    __device__ __forceinline__ void store(int64_t chunk) {
+    __device__ __forceinline__ void store(int64_t chunk, int64_t chunks) {
         const int lane = threadIdx.x % 32;
         const bool whole = ((uintptr_t)args.out % 4 |
                             (uint64_t)(args.stride_out[0] | args.stride_out[1] | args.stride_out[2]) % 2) == 0;
@@ -271,7 +286,7 @@ template <typename T, int D, int M, int KEYS, bool GENERAL, bool CHUNKED> struct
                 if (at >= args.n_q)
                     continue;
                 if (CHUNKED && args.chunk_k < args.n_k) {
-                    float *to = partial(args, h, chunk, at);
+                    float *to = partial(args, h, chunks, chunk, at);
 #pragma unroll
                     for (int c = 0; c < COLUMNS; ++c)
 #pragma unroll
@@ -292,7 +307,7 @@ template <typename T, int D, int M, int KEYS, bool GENERAL, bool CHUNKED> struct
 
     __device__ __forceinline__ void run(float factor, unsigned char *shared) {
         constexpr int ROWS = 64 * M;
-        const int64_t blocks = (args.n_q + ROWS - 1) / ROWS;
+        const uint32_t blocks = (uint32_t)((args.n_q + ROWS - 1) / ROWS);
         const int64_t chunk = CHUNKED ? blockIdx.x / blocks : 0;
         row = (CHUNKED ? blockIdx.x % blocks : blockIdx.x) * ROWS;
         if (!find_head(args, &h))
@@ -346,7 +361,7 @@ template <typename T, int D, int M, int KEYS, bool GENERAL, bool CHUNKED> struct
             if constexpr (!GENERAL)
                 step<true>(key);
         }
-        store(chunk);
+        store(chunk, CHUNKED ? gridDim.x / blocks : 1);
     }
 };
 

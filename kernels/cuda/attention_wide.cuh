@@ -196,7 +196,7 @@ template <typename T, int SIZE, bool CHUNKED> struct wide_kernel {
             values<false>(p);
     }
 
-    __device__ __forceinline__ void store(int64_t chunk) {
+    __device__ __forceinline__ void store(int64_t chunk, int64_t chunks) {
         const int lane = threadIdx.x % 32;
         const bool whole = ((uintptr_t)args.out % 4 |
                             (uint64_t)(args.stride_out[0] | args.stride_out[1] | args.stride_out[2]) % 2) == 0;
@@ -208,7 +208,7 @@ template <typename T, int SIZE, bool CHUNKED> struct wide_kernel {
                 if (at >= args.n_q)
                     continue;
                 const bool chunked = CHUNKED && args.chunk_k < args.n_k;
-                float *part = chunked ? partial(args, h, chunk, at) : NULL;
+                float *part = chunked ? partial(args, h, chunks, chunk, at) : NULL;
                 char *to = (char *)args.out + 2 * (h.batch * args.stride_out[0] + h.index * args.stride_out[1] +
                                                    at * args.stride_out[2]);
 #pragma unroll
@@ -231,7 +231,7 @@ template <typename T, int SIZE, bool CHUNKED> struct wide_kernel {
     }
 
     __device__ __forceinline__ void run(float factor, unsigned char *shared) {
-        const int64_t blocks = (args.n_q + ROWS - 1) / ROWS;
+        const uint32_t blocks = (uint32_t)((args.n_q + ROWS - 1) / ROWS);
         const int64_t chunk = CHUNKED ? blockIdx.x / blocks : 0;
         row = (CHUNKED ? blockIdx.x % blocks : blockIdx.x) * ROWS;
         if (!find_head(args, &h))
@@ -268,7 +268,7 @@ template <typename T, int SIZE, bool CHUNKED> struct wide_kernel {
             for (int64_t key = first; key < keys; key += KEYS)
                 step(key);
         }
-        store(chunk);
+        store(chunk, CHUNKED ? gridDim.x / blocks : 1);
     }
 };
 

@@ -33,12 +33,13 @@ struct place {
 };
 
 static __device__ place place_of(const problem &a, int tile) {
-    const int64_t tiles = (a.n_q + ROWS - 1) / ROWS, pieces = (a.d_v + tile - 1) / tile;
-    int64_t index = blockIdx.x;
+    // all are below the number of blocks, which has 31 bits; a division of 64 is a call, around which registers spill
+    const uint32_t tiles = (uint32_t)((a.n_q + ROWS - 1) / ROWS), pieces = (uint32_t)((a.d_v + tile - 1) / tile);
+    uint32_t index = blockIdx.x;
     place p;
-    p.first_row = index % tiles * ROWS, index /= tiles;
-    p.first_channel = index % pieces * tile, index /= pieces;
-    p.head = index % a.heads_q, p.batch = index / a.heads_q;
+    p.first_row = (int64_t)(index % tiles) * ROWS, index /= tiles;
+    p.first_channel = (int64_t)(index % pieces) * tile, index /= pieces;
+    p.head = index % (uint32_t)a.heads_q, p.batch = index / (uint32_t)a.heads_q;
     p.rows = (int)min(a.n_q - p.first_row, (int64_t)ROWS);
     return p;
 }
@@ -144,7 +145,7 @@ static __device__ void score_block(const problem &a, const place &p, float facto
     const int tx = threadIdx.x % 16, ty = threadIdx.x / 16;
     float *const staged_keys = stage, *const staged_queries = stage + CHANNELS * KEY_PITCH;
     const int64_t q_at = p.batch * a.stride_q[0] + p.head * a.stride_q[1] + p.first_row * a.stride_q[2];
-    const int64_t kv = p.head / (a.heads_q / a.heads_kv);
+    const int64_t kv = (uint32_t)p.head / ((uint32_t)a.heads_q / (uint32_t)a.heads_kv);
     const int64_t k_at = p.batch * a.stride_k[0] + kv * a.stride_k[1] + first * a.stride_k[2];
     const bool busy = ty / 2 * 8 < p.rows; // the same in a warp
     scores own = {};
@@ -205,7 +206,7 @@ static __device__ void weigh_block(float *tile, float *maxima, float *factors, i
 // Values of `keys` keys from `first`, channels [channel, channel + TILE).
 template <int TILE>
 static __device__ void stage_values(float *to, const problem &a, const place &p, int64_t first, int keys) {
-    const int64_t kv = p.head / (a.heads_q / a.heads_kv);
+    const int64_t kv = (uint32_t)p.head / ((uint32_t)a.heads_q / (uint32_t)a.heads_kv);
     const int64_t at = p.batch * a.stride_v[0] + kv * a.stride_v[1] + first * a.stride_v[2] + p.first_channel;
     const int channels = (int)min(a.d_v - p.first_channel, (int64_t)TILE);
 #pragma unroll 4

@@ -91,6 +91,7 @@ INLINE void ldmatrix4_trans(uint32_t r[4], uint32_t row) {
                  : "r"(row)
                  : "memory");
 }
+// Two; on compute capability 7.5 lanes 16 to 31 must give valid addresses, too (9.7.14.5.15).
 INLINE void ldmatrix2(uint32_t r[2], uint32_t row) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x2.shared.b16 {%0,%1}, [%2];" : "=r"(r[0]), "=r"(r[1]) : "r"(row) : "memory");
 }

@@ -6,6 +6,7 @@
 #define ATTUNE_PLUGIN_CPU_ATTENTION_H
 
 #include "plugin/cpu/plugin.h"
+#include "plugin/layout.h"
 
 typedef struct cpu_backend {
     const char *name;
@@ -22,20 +23,6 @@ const cpu_backend *cpu_backend_at(uint32_t index, const char *where, attune_erro
 
 /* The layout of an answer's plan[4]: what it was made for; run works it out again and refuses another. */
 enum { CPU_PLAN_ISA = 0, CPU_PLAN_WORKER_BYTES = 1, CPU_PLAN_TASKS = 2, CPU_PLAN_WORKERS = 3 };
-
-/* One array of a problem: q, k, v, out, and the mask where there is one. */
-typedef struct cpu_array {
-    const char *name;
-    attune_dtype dtype;
-    int64_t shape[4];
-    const int64_t *stride;
-} cpu_array;
-enum { CPU_ARRAYS = 5 };
-
-/* [any] Fills `arrays` and returns how many the problem has. */
-int cpu_arrays(const attune_attention_problem *p, cpu_array arrays[CPU_ARRAYS]);
-/* [any] Bytes from an array's first element to its last; UINT64_MAX = overflow. */
-uint64_t cpu_array_span(const cpu_array *array);
 
 /* A problem made ready for a backend's kernel. */
 typedef struct cpu_work {

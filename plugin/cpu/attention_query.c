@@ -6,32 +6,6 @@
 #include <stdio.h>
 #include <string.h>
 
-/* ---- the problem's arrays ---- */
-
-int cpu_arrays(const attune_attention_problem *p, cpu_array arrays[CPU_ARRAYS]) {
-    const cpu_array all[CPU_ARRAYS] = {
-        {"q", p->dtype, {p->batch, p->heads_q, p->n_q, p->d_qk}, p->stride_q},
-        {"k", p->dtype, {p->batch, p->heads_kv, p->n_k, p->d_qk}, p->stride_k},
-        {"v", p->dtype, {p->batch, p->heads_kv, p->n_k, p->d_v}, p->stride_v},
-        {"out", p->dtype, {p->batch, p->heads_q, p->n_q, p->d_v}, p->stride_out},
-        {"mask",
-         p->mask == ATTUNE_MASK_BOOL ? ATTUNE_BOOL : ATTUNE_F32,
-         {p->batch, p->heads_q, p->n_q, p->n_k},
-         p->stride_mask}};
-    memcpy(arrays, all, sizeof all);
-    return p->mask == ATTUNE_MASK_NONE ? CPU_ARRAYS - 1 : CPU_ARRAYS;
-}
-
-uint64_t cpu_array_span(const cpu_array *array) {
-    attune_tensor view; /* data stays NULL */
-    memset(&view, 0, sizeof view);
-    view.dtype = array->dtype;
-    view.ndim = 4;
-    memcpy(view.shape, array->shape, sizeof array->shape);
-    memcpy(view.stride, array->stride, sizeof array->shape);
-    return attune_tensor_span(&view);
-}
-
 /* ATTUNE_KERNEL_…, or -1. */
 static int32_t storage_of(attune_dtype dtype) {
     if (attune_dtype_equal(dtype, ATTUNE_F32))
@@ -41,107 +15,43 @@ static int32_t storage_of(attune_dtype dtype) {
     return attune_dtype_equal(dtype, ATTUNE_BF16) ? ATTUNE_KERNEL_BF16 : -1;
 }
 
-/* ---- one check per function: each fills the answer's reason and returns 0 where it refuses ---- */
-
-__attribute__((format(printf, 3, 4))) static int refuse(attune_attention_answer *answer, attune_code code,
-                                                        const char *format, ...) {
-    va_list list;
-    va_start(list, format);
-    (void)vsnprintf(answer->reason, sizeof answer->reason, format, list);
-    va_end(list);
-    answer->code = code;
-    return 0;
-}
-
 static int check_kind(const cpu_instance *cpu, const attune_attention_problem *p,
                       attune_attention_answer *answer) {
     if (storage_of(p->dtype) < 0)
-        return refuse(answer, ATTUNE_UNIMPLEMENTED,
-                      "%s is not supported on the CPU (float32, float16, bfloat16 are)",
-                      attune_dtype_name(p->dtype));
+        return layout_refuse(answer, ATTUNE_UNIMPLEMENTED,
+                             "%s is not supported on the CPU (float32, float16, bfloat16 are)",
+                             attune_dtype_name(p->dtype));
     if (!attune_device_same(&p->device, &cpu->device))
-        return refuse(answer, ATTUNE_FAILED_PRECONDITION,
-                      "the tensors are on another device (type %d, index %d) than the CPU; copy them first",
-                      p->device.type, p->device.index);
+        return layout_refuse(
+            answer, ATTUNE_FAILED_PRECONDITION,
+            "the tensors are on another device (type %d, index %d) than the CPU; copy them first",
+            p->device.type, p->device.index);
     if (p->mask < ATTUNE_MASK_NONE || p->mask > ATTUNE_MASK_FLOAT)
-        return refuse(answer, ATTUNE_UNIMPLEMENTED, "mask kind %d is unknown", p->mask);
+        return layout_refuse(answer, ATTUNE_UNIMPLEMENTED, "mask kind %d is unknown", p->mask);
     if (p->causal != 0 && p->causal != 1)
-        return refuse(answer, ATTUNE_INVALID_ARGUMENT, "causal is %d, which is neither 0 nor 1", p->causal);
+        return layout_refuse(answer, ATTUNE_INVALID_ARGUMENT, "causal is %d, which is neither 0 nor 1",
+                             p->causal);
     if (p->determinism < ATTUNE_DETERMINISM_NONE || p->determinism > ATTUNE_DETERMINISM_PORTABLE)
-        return refuse(answer, ATTUNE_INVALID_ARGUMENT, "determinism class %d is unknown", p->determinism);
+        return layout_refuse(answer, ATTUNE_INVALID_ARGUMENT, "determinism class %d is unknown",
+                             p->determinism);
     if (p->reserved != 0)
-        return refuse(answer, ATTUNE_INVALID_ARGUMENT, "a reserved field is %u, not 0", p->reserved);
+        return layout_refuse(answer, ATTUNE_INVALID_ARGUMENT, "a reserved field is %u, not 0", p->reserved);
     if (p->chunks.threshold > 100)
-        return refuse(answer, ATTUNE_INVALID_ARGUMENT, "the chunk threshold is %u per cent, above 100",
-                      p->chunks.threshold);
+        return layout_refuse(answer, ATTUNE_INVALID_ARGUMENT, "the chunk threshold is %u per cent, above 100",
+                             p->chunks.threshold);
     if (p->chunks.reserved != 0)
-        return refuse(answer, ATTUNE_INVALID_ARGUMENT, "a reserved field of the chunks is %u, not 0",
-                      p->chunks.reserved);
+        return layout_refuse(answer, ATTUNE_INVALID_ARGUMENT, "a reserved field of the chunks is %u, not 0",
+                             p->chunks.reserved);
     if (p->workers == 0)
-        return refuse(answer, ATTUNE_INVALID_ARGUMENT, "workers is 0; a CPU stream has at least 1");
+        return layout_refuse(answer, ATTUNE_INVALID_ARGUMENT, "workers is 0; a CPU stream has at least 1");
     if (p->heads_q % p->heads_kv != 0)
-        return refuse(answer, ATTUNE_INVALID_ARGUMENT,
-                      "%lld query heads are not a multiple of %lld key heads", (long long)p->heads_q,
-                      (long long)p->heads_kv);
+        return layout_refuse(answer, ATTUNE_INVALID_ARGUMENT,
+                             "%lld query heads are not a multiple of %lld key heads", (long long)p->heads_q,
+                             (long long)p->heads_kv);
     if (!isfinite(attune_attention_f32_factor(p->scale, p->d_qk)))
-        return refuse(answer, ATTUNE_INVALID_ARGUMENT, "scale %g times log2(e) is not a finite float32",
-                      (double)p->scale);
+        return layout_refuse(answer, ATTUNE_INVALID_ARGUMENT,
+                             "scale %g times log2(e) is not a finite float32", (double)p->scale);
     return 1;
-}
-
-static int check_strides(const cpu_array *a, attune_attention_answer *answer) {
-    static const char *const axes[4] = {"batch", "head", "token", "channel"};
-    for (int i = 0; i < 4; ++i)
-        if (a->stride[i] < 0)
-            return refuse(answer, ATTUNE_INVALID_ARGUMENT, "%s's %s stride %lld is negative", a->name,
-                          axes[i], (long long)a->stride[i]);
-    if (cpu_array_span(a) > INT64_MAX)
-        return refuse(answer, ATTUNE_OUT_OF_RANGE, "%s's shape and strides overflow 63 bits", a->name);
-    return 1;
-}
-
-static int check_channel_stride(const cpu_array *a, attune_attention_answer *answer) {
-    if (a->shape[3] == 1 || a->stride[3] == 1)
-        return 1;
-    return refuse(answer, ATTUNE_UNIMPLEMENTED,
-                  "%s's channel stride is %lld, only 1 is supported; make it contiguous", a->name,
-                  (long long)a->stride[3]);
-}
-
-/* No two elements of the output may share an address: ordered by stride, each axis must step over all below
- * it. */
-static int check_out_disjoint(const int64_t shape[4], const int64_t stride[4],
-                              attune_attention_answer *answer) {
-    int order[4] = {0, 1, 2, 3};
-    int64_t below = 0; /* the last element that the axes so far reach */
-    for (int i = 0; i < 4; ++i)
-        for (int j = i + 1; j < 4; ++j)
-            if (stride[order[j]] < stride[order[i]]) {
-                const int swap = order[i];
-                order[i] = order[j];
-                order[j] = swap;
-            }
-    for (int i = 0; i < 4; ++i) {
-        const int64_t extent = shape[order[i]], step = stride[order[i]];
-        if (extent > 1 && step <= below)
-            return refuse(answer, ATTUNE_INVALID_ARGUMENT,
-                          "out's elements overlap: axis %d of %lld has stride %lld", order[i],
-                          (long long)extent, (long long)step);
-        below += (extent - 1) * step; /* no overflow: check_strides has measured the span */
-    }
-    return 1;
-}
-
-static int check_layout(const attune_attention_problem *p, attune_attention_answer *answer) {
-    cpu_array arrays[CPU_ARRAYS];
-    const int count = cpu_arrays(p, arrays);
-    for (int i = 0; i < count; ++i)
-        if (!check_strides(&arrays[i], answer))
-            return 0;
-    for (int i = 0; i < CPU_ARRAYS - 1; ++i) /* a mask may have any */
-        if (!check_channel_stride(&arrays[i], answer))
-            return 0;
-    return check_out_disjoint(arrays[3].shape, p->stride_out, answer);
 }
 
 /* ---- the kernel's arguments ---- */
@@ -251,12 +161,14 @@ static int check_workspace(const cpu_work *work, const attune_attention_problem 
     if (work->each == UINT64_MAX || work->shared == UINT64_MAX ||
         __builtin_mul_overflow(work->each, (uint64_t)p->workers, &all) ||
         __builtin_add_overflow(work->shared, all, &all))
-        return refuse(answer, ATTUNE_OUT_OF_RANGE,
-                      "%lld queries, %lld keys, head sizes %lld and %lld need a workspace beyond 64 bits",
-                      (long long)p->n_q, (long long)p->n_k, (long long)p->d_qk, (long long)p->d_v);
+        return layout_refuse(
+            answer, ATTUNE_OUT_OF_RANGE,
+            "%lld queries, %lld keys, head sizes %lld and %lld need a workspace beyond 64 bits",
+            (long long)p->n_q, (long long)p->n_k, (long long)p->d_qk, (long long)p->d_v);
     if (all > p->budget)
-        return refuse(answer, ATTUNE_RESOURCE_EXHAUSTED, "needs %llu bytes of workspace, the budget is %llu",
-                      (unsigned long long)all, (unsigned long long)p->budget);
+        return layout_refuse(answer, ATTUNE_RESOURCE_EXHAUSTED,
+                             "needs %llu bytes of workspace, the budget is %llu", (unsigned long long)all,
+                             (unsigned long long)p->budget);
     answer->workspace = all;
     return 1;
 }
@@ -266,7 +178,7 @@ void cpu_attention_answer(const cpu_instance *cpu, const cpu_backend *backend,
                           cpu_work *work) {
     int memory_shows = 0;
     memset(work, 0, sizeof *work);
-    if (!check_kind(cpu, p, answer) || !check_layout(p, answer))
+    if (!check_kind(cpu, p, answer) || !layout_check(p, answer))
         return;
     work->kernel = &cpu->kernels.attention_f32[backend->algorithm];
     work->args = kernel_args(p);

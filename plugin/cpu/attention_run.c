@@ -37,77 +37,6 @@ static attune_code run_task(void *context, uint64_t task, uint32_t worker, attun
     return ATTUNE_OK;
 }
 
-/* One array of the call against the problem. An extent of 1 may stand for a broadcast axis (stride 0) of the
- * mask. */
-static attune_code check_tensor(const attune_tensor *tensor, const cpu_array *array,
-                                const attune_device_id *device, attune_error *error) {
-    const char *const name = array->name;
-    if (!tensor)
-        return attune_fail(error, ATTUNE_INVALID_ARGUMENT, CPU_PLUGIN_ID, where, "%s is missing", name);
-    if (tensor->ndim != 4)
-        return attune_fail(error, ATTUNE_INVALID_ARGUMENT, CPU_PLUGIN_ID, where,
-                           "%s has %d dimensions, not 4", name, tensor->ndim);
-    if (!attune_dtype_equal(tensor->dtype, array->dtype))
-        return attune_fail(error, ATTUNE_INVALID_ARGUMENT, CPU_PLUGIN_ID, where,
-                           "%s is %s, the problem says %s", name, attune_dtype_name(tensor->dtype),
-                           attune_dtype_name(array->dtype));
-    if (!attune_device_same(&tensor->device, device))
-        return attune_fail(error, ATTUNE_INVALID_ARGUMENT, CPU_PLUGIN_ID, where,
-                           "%s is on another device than the problem's", name);
-    for (int i = 0; i < 4; ++i) {
-        const int64_t extent = array->shape[i], stride = array->stride[i];
-        const int broadcast = tensor->shape[i] == 1 && stride == 0;
-        if (tensor->shape[i] != extent && !broadcast)
-            return attune_fail(error, ATTUNE_INVALID_ARGUMENT, CPU_PLUGIN_ID, where,
-                               "%s's axis %d has extent %lld, the problem says %lld", name, i,
-                               (long long)tensor->shape[i], (long long)extent);
-        if (extent > 1 && !broadcast && tensor->stride[i] != stride)
-            return attune_fail(error, ATTUNE_INVALID_ARGUMENT, CPU_PLUGIN_ID, where,
-                               "%s's axis %d has stride %lld, the problem says %lld", name, i,
-                               (long long)tensor->stride[i], (long long)stride);
-    }
-    const uint64_t span = cpu_array_span(array);
-    if (!tensor->data || tensor->bytes < span)
-        return attune_fail(error, ATTUNE_INVALID_ARGUMENT, CPU_PLUGIN_ID, where,
-                           "%s has %llu bytes, its shape and strides reach %llu", name,
-                           tensor->data ? (unsigned long long)tensor->bytes : 0, (unsigned long long)span);
-    if ((uintptr_t)tensor->data % attune_dtype_bytes(array->dtype) != 0)
-        return attune_fail(error, ATTUNE_INVALID_ARGUMENT, CPU_PLUGIN_ID, where,
-                           "%s is not aligned to its %d-bit elements", name, array->dtype.bits);
-    return ATTUNE_OK;
-}
-
-/* Whether what is written, `bytes` from `at`, shares any with an array. */
-static int overlaps(const void *at, uint64_t bytes, const attune_tensor *tensor, const cpu_array *array) {
-    const uintptr_t start = (uintptr_t)at, other = (uintptr_t)tensor->data;
-    return bytes > 0 && start < other + cpu_array_span(array) && other < start + bytes;
-}
-
-static attune_code check_tensors(const attune_attention_problem *p, const attune_attention_args *args,
-                                 uint64_t workspace, attune_error *error) {
-    const attune_tensor *const tensors[CPU_ARRAYS] = {args->q, args->k, args->v, args->out, args->mask};
-    enum { OUT = 3 };
-    cpu_array arrays[CPU_ARRAYS];
-    const int count = cpu_arrays(p, arrays);
-    for (int i = 0; i < count; ++i) {
-        const attune_code code = check_tensor(tensors[i], &arrays[i], &p->device, error);
-        if (code != ATTUNE_OK)
-            return code;
-    }
-    if (p->mask == ATTUNE_MASK_NONE && args->mask)
-        return attune_fail(error, ATTUNE_INVALID_ARGUMENT, CPU_PLUGIN_ID, where,
-                           "a mask is given, the problem says there is none");
-    for (int i = 0; i < count; ++i) {
-        if (i != OUT && overlaps(args->out->data, cpu_array_span(&arrays[OUT]), tensors[i], &arrays[i]))
-            return attune_fail(error, ATTUNE_INVALID_ARGUMENT, CPU_PLUGIN_ID, where, "out overlaps %s",
-                               arrays[i].name);
-        if (overlaps(args->workspace, workspace, tensors[i], &arrays[i]))
-            return attune_fail(error, ATTUNE_INVALID_ARGUMENT, CPU_PLUGIN_ID, where,
-                               "the workspace overlaps %s", arrays[i].name);
-    }
-    return ATTUNE_OK;
-}
-
 static attune_code check_plan(const cpu_instance *cpu, const cpu_backend *backend,
                               const attune_attention_problem *p, const uint64_t plan[4],
                               const attune_attention_args *args, const attune_stream *stream, cpu_work *work,
@@ -131,7 +60,7 @@ static attune_code check_plan(const cpu_instance *cpu, const cpu_backend *backen
     if (answer.workspace > 0 && (uintptr_t)args->workspace % CPU_ALIGNMENT != 0)
         return attune_fail(error, ATTUNE_INVALID_ARGUMENT, CPU_PLUGIN_ID, where,
                            "the workspace is not aligned to %u bytes", CPU_ALIGNMENT);
-    return check_tensors(p, args, answer.workspace, error);
+    return layout_check_tensors(p, args, answer.workspace, CPU_PLUGIN_ID, error);
 }
 
 static attune_code check_structs(const attune_attention_args *args, const uint64_t *plan,

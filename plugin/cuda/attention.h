@@ -6,6 +6,7 @@
 #define ATTUNE_PLUGIN_CUDA_ATTENTION_H
 
 #include "plugin/cuda/plugin.h"
+#include "plugin/layout.h"
 
 /* One way to serve a problem: kernels of one fat binary. */
 typedef struct cuda_route {

@@ -6,16 +6,6 @@
 #include <stdio.h>
 #include <string.h>
 
-__attribute__((format(printf, 3, 4))) static int refuse(attune_attention_answer *answer, attune_code code,
-                                                        const char *format, ...) {
-    va_list list;
-    va_start(list, format);
-    (void)vsnprintf(answer->reason, sizeof answer->reason, format, list);
-    va_end(list);
-    answer->code = code;
-    return 0;
-}
-
 /* ATTUNE_KERNEL_..., or -1. */
 static int32_t storage_of(attune_dtype dtype) {
     if (attune_dtype_equal(dtype, ATTUNE_F32))
@@ -28,66 +18,31 @@ static int32_t storage_of(attune_dtype dtype) {
 static int check_kind(const cuda_device *device, const attune_attention_problem *p,
                       attune_attention_answer *answer) {
     if (storage_of(p->dtype) < 0)
-        return refuse(answer, ATTUNE_UNIMPLEMENTED, "%s is not supported (float32, float16, bfloat16 are)",
-                      attune_dtype_name(p->dtype));
+        return layout_refuse(answer, ATTUNE_UNIMPLEMENTED,
+                             "%s is not supported (float32, float16, bfloat16 are)",
+                             attune_dtype_name(p->dtype));
     if (!attune_device_same(&p->device, &device->id))
-        return refuse(answer, ATTUNE_FAILED_PRECONDITION,
-                      "the tensors are on another device (type %d, index %d) than %s; copy them first",
-                      p->device.type, p->device.index, device->name);
+        return layout_refuse(answer, ATTUNE_FAILED_PRECONDITION,
+                             "the tensors are on another device (type %d, index %d) than %s; copy them first",
+                             p->device.type, p->device.index, device->name);
     if (p->mask < ATTUNE_MASK_NONE || p->mask > ATTUNE_MASK_FLOAT)
-        return refuse(answer, ATTUNE_UNIMPLEMENTED, "mask kind %d is unknown", p->mask);
+        return layout_refuse(answer, ATTUNE_UNIMPLEMENTED, "mask kind %d is unknown", p->mask);
     if (p->causal != 0 && p->causal != 1)
-        return refuse(answer, ATTUNE_INVALID_ARGUMENT, "causal is %d, which is neither 0 nor 1", p->causal);
+        return layout_refuse(answer, ATTUNE_INVALID_ARGUMENT, "causal is %d, which is neither 0 nor 1",
+                             p->causal);
     if (p->determinism < ATTUNE_DETERMINISM_NONE || p->determinism > ATTUNE_DETERMINISM_PORTABLE)
-        return refuse(answer, ATTUNE_INVALID_ARGUMENT, "determinism class %d is unknown", p->determinism);
+        return layout_refuse(answer, ATTUNE_INVALID_ARGUMENT, "determinism class %d is unknown",
+                             p->determinism);
     if (p->reserved != 0)
-        return refuse(answer, ATTUNE_INVALID_ARGUMENT, "a reserved field is %u, not 0", p->reserved);
+        return layout_refuse(answer, ATTUNE_INVALID_ARGUMENT, "a reserved field is %u, not 0", p->reserved);
     if (p->heads_q % p->heads_kv != 0)
-        return refuse(answer, ATTUNE_INVALID_ARGUMENT,
-                      "%lld query heads are not a multiple of %lld key heads", (long long)p->heads_q,
-                      (long long)p->heads_kv);
+        return layout_refuse(answer, ATTUNE_INVALID_ARGUMENT,
+                             "%lld query heads are not a multiple of %lld key heads", (long long)p->heads_q,
+                             (long long)p->heads_kv);
     if (!isfinite(attune_attention_f32_factor(p->scale, p->d_qk)))
-        return refuse(answer, ATTUNE_INVALID_ARGUMENT, "scale %g times log2(e) is not a finite float32",
-                      (double)p->scale);
+        return layout_refuse(answer, ATTUNE_INVALID_ARGUMENT,
+                             "scale %g times log2(e) is not a finite float32", (double)p->scale);
     return 1;
-}
-
-/* One array's strides: none is negative, its span fits, its channels lie side by side (a mask's need not). */
-static int check_array(const attune_attention_problem *p, const char *name, const int64_t shape[4],
-                       const int64_t stride[4], int channels, attune_attention_answer *answer) {
-    attune_tensor view;
-    memset(&view, 0, sizeof view);
-    view.dtype = p->dtype;
-    view.ndim = 4;
-    memcpy(view.shape, shape, 4 * sizeof *shape);
-    memcpy(view.stride, stride, 4 * sizeof *stride);
-    for (int i = 0; i < 4; ++i)
-        if (stride[i] < 0)
-            return refuse(answer, ATTUNE_INVALID_ARGUMENT, "%s's stride %lld of axis %d is negative", name,
-                          (long long)stride[i], i);
-    if (attune_tensor_span(&view) > INT64_MAX)
-        return refuse(answer, ATTUNE_OUT_OF_RANGE, "%s's shape and strides overflow 63 bits", name);
-    if (channels && shape[3] > 1 && stride[3] != 1)
-        return refuse(answer, ATTUNE_UNIMPLEMENTED,
-                      "%s's channel stride is %lld, only 1 is supported; make it contiguous", name,
-                      (long long)stride[3]);
-    return 1;
-}
-
-static int check_layout(const attune_attention_problem *p, attune_attention_answer *answer) {
-    const int64_t q[4] = {p->batch, p->heads_q, p->n_q, p->d_qk},
-                  k[4] = {p->batch, p->heads_kv, p->n_k, p->d_qk},
-                  v[4] = {p->batch, p->heads_kv, p->n_k, p->d_v},
-                  out[4] = {p->batch, p->heads_q, p->n_q, p->d_v},
-                  mask[4] = {p->batch, p->heads_q, p->n_q, p->n_k};
-    if (!check_array(p, "q", q, p->stride_q, 1, answer) || !check_array(p, "k", k, p->stride_k, 1, answer) ||
-        !check_array(p, "v", v, p->stride_v, 1, answer) ||
-        !check_array(p, "out", out, p->stride_out, 1, answer))
-        return 0;
-    for (int i = 0; i < 3; ++i) /* several blocks would write the same bytes */
-        if (out[i] > 1 && p->stride_out[i] == 0)
-            return refuse(answer, ATTUNE_INVALID_ARGUMENT, "out's elements overlap: axis %d has stride 0", i);
-    return p->mask == ATTUNE_MASK_NONE || check_array(p, "mask", mask, p->stride_mask, 0, answer);
 }
 
 static attune_attention_f32 kernel_args(const attune_attention_problem *p) {
@@ -118,10 +73,11 @@ static attune_attention_f32 kernel_args(const attune_attention_problem *p) {
 static int find_route(const cuda_device *device, const cuda_backend *backend,
                       const attune_attention_problem *p, attune_attention_answer *answer, cuda_work *work) {
     if (p->determinism > backend->determinism)
-        return refuse(answer, ATTUNE_UNIMPLEMENTED, "keeps %s, %s is asked for",
-                      attune_determinism_name(backend->determinism), attune_determinism_name(p->determinism));
+        return layout_refuse(answer, ATTUNE_UNIMPLEMENTED, "keeps %s, %s is asked for",
+                             attune_determinism_name(backend->determinism),
+                             attune_determinism_name(p->determinism));
     if (backend->products && !cuda_products_fit(&work->args, work->plan.refusal))
-        return refuse(answer, ATTUNE_UNIMPLEMENTED, "%s", work->plan.refusal);
+        return layout_refuse(answer, ATTUNE_UNIMPLEMENTED, "%s", work->plan.refusal);
     for (int i = 0; i < CUDA_ROUTES && backend->routes[i].plan; ++i) {
         const cuda_route *route = &backend->routes[i];
         if (p->determinism > route->determinism || !route->plan(&work->args, device->cc, &work->plan))
@@ -129,17 +85,18 @@ static int find_route(const cuda_device *device, const cuda_backend *backend,
         work->route = route;
         return 1;
     }
-    return refuse(answer, ATTUNE_OUT_OF_RANGE, "%s", work->plan.refusal);
+    return layout_refuse(answer, ATTUNE_OUT_OF_RANGE, "%s", work->plan.refusal);
 }
 
 static int check_workspace(const attune_attention_problem *p, cuda_work *work,
                            attune_attention_answer *answer) {
     uint64_t all;
     if (__builtin_add_overflow(work->kernel_bytes, work->product_bytes, &all))
-        return refuse(answer, ATTUNE_OUT_OF_RANGE, "needs a workspace beyond 64 bits");
+        return layout_refuse(answer, ATTUNE_OUT_OF_RANGE, "needs a workspace beyond 64 bits");
     if (all > p->budget)
-        return refuse(answer, ATTUNE_RESOURCE_EXHAUSTED, "needs %llu bytes of workspace, the budget is %llu",
-                      (unsigned long long)all, (unsigned long long)p->budget);
+        return layout_refuse(answer, ATTUNE_RESOURCE_EXHAUSTED,
+                             "needs %llu bytes of workspace, the budget is %llu", (unsigned long long)all,
+                             (unsigned long long)p->budget);
     answer->workspace = all;
     return 1;
 }
@@ -184,7 +141,7 @@ void cuda_attention_answer(const cuda_device *device, const cuda_backend *backen
                            const attune_attention_problem *p, attune_attention_answer *answer,
                            cuda_work *work) {
     memset(work, 0, sizeof *work);
-    if (!check_kind(device, p, answer) || !check_layout(p, answer))
+    if (!check_kind(device, p, answer) || !layout_check(p, answer))
         return;
     work->args = kernel_args(p);
     if (!find_route(device, backend, p, answer, work))

@@ -32,63 +32,6 @@ static attune_code check_structs(const attune_attention_args *args, const uint64
     return ATTUNE_OK;
 }
 
-/* One array of the call against the problem: the shape, strides, type and device that it was planned for, and
- * as many bytes as these reach. An extent of 1 may stand for a broadcast axis of the mask. */
-static attune_code check_tensor(const attune_tensor *t, const char *name, attune_dtype dtype,
-                                const int64_t shape[4], const int64_t stride[4],
-                                const attune_device_id *device, attune_error *error) {
-    attune_tensor planned;
-    if (!t || t->ndim != 4 || !attune_dtype_equal(t->dtype, dtype) || !attune_device_same(&t->device, device))
-        return attune_fail(error, ATTUNE_INVALID_ARGUMENT, CUDA_PLUGIN_ID, where,
-                           "%s is missing, or is not a %s array of 4 axes on the problem's device", name,
-                           attune_dtype_name(dtype));
-    for (int i = 0; i < 4; ++i) {
-        const int broadcast = t->shape[i] == 1 && stride[i] == 0;
-        if ((t->shape[i] != shape[i] || (shape[i] > 1 && t->stride[i] != stride[i])) && !broadcast)
-            return attune_fail(error, ATTUNE_INVALID_ARGUMENT, CUDA_PLUGIN_ID, where,
-                               "%s's axis %d has extent %lld, stride %lld; the problem says %lld, %lld", name,
-                               i, (long long)t->shape[i], (long long)t->stride[i], (long long)shape[i],
-                               (long long)stride[i]);
-    }
-    planned = *t;
-    memcpy(planned.shape, shape, 4 * sizeof *shape);
-    memcpy(planned.stride, stride, 4 * sizeof *stride);
-    if (!t->data || t->bytes < attune_tensor_span(&planned) ||
-        (uintptr_t)t->data % attune_dtype_bytes(dtype) != 0)
-        return attune_fail(error, ATTUNE_INVALID_ARGUMENT, CUDA_PLUGIN_ID, where,
-                           "%s has %llu bytes, its shape and strides reach %llu, or it is not aligned to its "
-                           "elements",
-                           name, (unsigned long long)t->bytes,
-                           (unsigned long long)attune_tensor_span(&planned));
-    return ATTUNE_OK;
-}
-
-static attune_code check_tensors(const attune_attention_problem *p, const attune_attention_args *args,
-                                 attune_error *error) {
-    const struct {
-        const attune_tensor *tensor;
-        const char *name;
-        int64_t shape[4];
-        const int64_t *stride;
-    } all[] = {{args->q, "q", {p->batch, p->heads_q, p->n_q, p->d_qk}, p->stride_q},
-               {args->k, "k", {p->batch, p->heads_kv, p->n_k, p->d_qk}, p->stride_k},
-               {args->v, "v", {p->batch, p->heads_kv, p->n_k, p->d_v}, p->stride_v},
-               {args->out, "out", {p->batch, p->heads_q, p->n_q, p->d_v}, p->stride_out},
-               {args->mask, "mask", {p->batch, p->heads_q, p->n_q, p->n_k}, p->stride_mask}};
-    const int count = p->mask == ATTUNE_MASK_NONE ? 4 : 5;
-    if (count == 4 && args->mask)
-        return attune_fail(error, ATTUNE_INVALID_ARGUMENT, CUDA_PLUGIN_ID, where,
-                           "a mask is given, the problem says there is none");
-    for (int i = 0; i < count; ++i) {
-        const attune_dtype dtype = i < 4 ? p->dtype : p->mask == ATTUNE_MASK_BOOL ? ATTUNE_BOOL : ATTUNE_F32;
-        const attune_code code =
-            check_tensor(all[i].tensor, all[i].name, dtype, all[i].shape, all[i].stride, &p->device, error);
-        if (code != ATTUNE_OK)
-            return code;
-    }
-    return ATTUNE_OK;
-}
-
 static attune_code check_plan(const cuda_device *device, const cuda_backend *backend,
                               const attune_attention_problem *p, const uint64_t plan[4],
                               const attune_attention_args *args, const attune_stream *stream, cuda_work *work,
@@ -112,7 +55,7 @@ static attune_code check_plan(const cuda_device *device, const cuda_backend *bac
     if (answer.workspace > 0 && (uintptr_t)args->workspace % CUDA_ALIGNMENT != 0)
         return attune_fail(error, ATTUNE_INVALID_ARGUMENT, CUDA_PLUGIN_ID, where,
                            "the workspace is not aligned to %u bytes", CUDA_ALIGNMENT);
-    return check_tensors(p, args, error);
+    return layout_check_tensors(p, args, answer.workspace, CUDA_PLUGIN_ID, error);
 }
 
 /* The plan with pointers in place: see attune_cuda_planner. */

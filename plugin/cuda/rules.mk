@@ -12,7 +12,7 @@ CUDA_HOME    := $(abspath $(dir $(NVCC))..)
 CUDA_INCLUDE := $(CUDA_HOME)/include
 CUDA_NAMES   := $(patsubst kernels/cuda/%.cu,%,$(wildcard kernels/cuda/*.cu))
 CUDA_IMAGES  := $(CUDA_NAMES:%=$(B)/obj/kernels/cuda/%.image.o)
-CUDA_OBJ     := $(call obj,plugin/cuda/*.c kernels/cuda/*.c)
+CUDA_OBJ     := $(call obj,plugin/cuda/*.c kernels/cuda/*.c) $(B)/obj/plugin/layout.o
 CUDART       := $(firstword $(wildcard $(CUDA_HOME)/lib64/libcudart.so.13 $(CUDA_HOME)/lib/libcudart.so.13 $(CUDA_HOME)/targets/*/lib/libcudart.so.13))
 CUDA_LINK     = $(CUDA_OBJ) $(CUDA_IMAGES) $(B)/obj/kernels/reference/attention.o $(B)/obj/kernels/reference/attention_rows.o $(CUDART) -ldl -lm
 PLUGINS      += $(B)/attune-cuda.so
@@ -23,6 +23,7 @@ CUDA_CODE := $(foreach s,$(CUDA_SM),$(s)=$(call cuda_ptx_of,$(s)))
 comma := ,
 empty :=
 CUDA_GENCODE := $(foreach p,$(CUDA_PTX),$(if $(filter %=$(p),$(CUDA_CODE)),-gencode arch=compute_$(p)$(comma)code=[compute_$(p)$(subst $(empty) $(empty),,$(patsubst %=$(p),$(comma)sm_%,$(filter %=$(p),$(CUDA_CODE))))]))
+# What ptxas says of each kernel stays in NAME.fatbin.ptxas, for scripts/cuda_budget.py.
 # CUDA_LINES=-lineinfo adds the .cu lines, for the emulator's reports and for profilers, and makes the library three times as large.
 CUDA_LINES ?=
 NVCC_FLAGS = -std=c++17 -I. --compress-mode=none $(CUDA_LINES) -ftz=false -prec-div=true -prec-sqrt=true
@@ -32,7 +33,7 @@ $(B)/obj/plugin/cuda/%.o: ALL_CFLAGS += -isystem $(CUDA_INCLUDE)
 $(B)/kernels/cuda/%.fatbin: kernels/cuda/%.cu $(wildcard kernels/*.h kernels/cuda/*.h kernels/cuda/*.cuh) plugin/cuda/rules.mk
 	@mkdir -p $(@D)
 	$(call say,NVCC,$@)
-	$(Q)$(NVCC) -fatbin $(NVCC_FLAGS) $(CUDA_GENCODE) -o $@ $<
+	$(Q)$(NVCC) -fatbin $(NVCC_FLAGS) -Xptxas -v $(CUDA_GENCODE) -o $@ $< > $@.ptxas 2>&1 || { cat $@.ptxas >&2; exit 1; }
 $(B)/obj/kernels/cuda/%.image.o: $(B)/kernels/cuda/%.fatbin plugin/cuda/image.S
 	@mkdir -p $(@D)
 	$(call say,AS,$@)

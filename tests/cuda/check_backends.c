@@ -149,9 +149,56 @@ START_TEST(refusals_have_reasons) {
 }
 END_TEST
 
+/* The same rule and words as the CPU's (plugin/layout.h): nothing that is read, and no workspace, may be
+ * written. */
+START_TEST(what_is_written_overlaps_nothing) {
+    enum { Q, K, V, OUT, WORKSPACE, ARRAYS };
+    static const char *const messages[] = {"out overlaps q", "out overlaps k", "out overlaps v",
+                                           "the workspace overlaps out"};
+    plugin_host host;
+    device_way way;
+    void *memory;
+    attune_error error;
+    attune_tensor at[4];
+    device_way_open(&way, &host, "math", ATTUNE_DETERMINISM_NONE);
+    const int64_t shape[4] = {1, 1, 16, 16};
+    const ptrdiff_t step = 1024; /* bytes of each array */
+    attune_attention_problem problem;
+    attune_attention_answer answer = {.struct_size = sizeof answer};
+    ck_assert_int_eq(host.device->alloc(host.instance, 0, 64 << 20, &memory, NULL), ATTUNE_OK);
+    for (int i = 0; i < 4; ++i)
+        at[i] = attune_tensor_view((char *)memory + i * step, ATTUNE_F32, host.id, 4, shape);
+    ck_assert_int_eq(attune_attention_problem_init(&problem, &at[Q], &at[K], &at[V], NULL, &at[OUT], NULL),
+                     ATTUNE_OK);
+    ck_assert_int_eq(host.attention->query(host.instance, way.backend, &problem, &answer, NULL), ATTUNE_OK);
+    ck_assert_uint_gt(answer.workspace, 0);
+    for (int i = 0; i < 5; ++i) {
+        at[OUT].data = (char *)memory + OUT * step;
+        if (i < OUT)
+            at[OUT].data = (char *)at[i].data + (i == V ? step - 64 : 0);
+        const attune_attention_args args = {.struct_size = sizeof args,
+                                            .q = &at[Q],
+                                            .k = &at[K],
+                                            .v = &at[V],
+                                            .out = &at[OUT],
+                                            .workspace = (char *)memory + (i == 3 ? OUT : ARRAYS) * step,
+                                            .workspace_bytes = answer.workspace};
+        const attune_code code = host.attention->run(host.instance, way.backend, &problem, answer.plan, &args,
+                                                     &way.stream, NULL, &error);
+        ck_assert_int_eq(code, i < 4 ? ATTUNE_INVALID_ARGUMENT : ATTUNE_OK);
+        if (i < 4)
+            ck_assert_str_eq(error.message, messages[i]);
+    }
+    ck_assert_int_eq(host.device->stream_synchronize(host.instance, &way.stream, NULL), ATTUNE_OK);
+    host.device->free(host.instance, 0, memory);
+    device_way_close(&way);
+}
+END_TEST
+
 TCase *backend_cases(void) {
     TCase *c = tcase_create("backends");
     tcase_add_loop_test(c, backends_are_near_double, 0, BACKENDS * CAPABILITIES);
+    tcase_add_test(c, what_is_written_overlaps_nothing);
     tcase_add_loop_test(c, refusals_have_reasons, 0, (int)(sizeof refusals / sizeof *refusals));
     return c;
 }

@@ -2,8 +2,7 @@
  * check_fragments.c: where mma.sync and ldmatrix expect and leave elements. The tables are written out here
  * element by element, apart from the emulator's code. Those of mma were compared with the text of the PTX ISA
  * manual 9.0: 9.7.14.5.7, "Matrix Fragments for mma.m16n8k8" (.f16, .bf16 and .tf32), and 9.7.14.5.8, "Matrix
- * Fragments for mma.m16n8k16 with floating point type". That of ldmatrix (9.7.14.5.15) was written from
- * knowledge.
+ * Fragments for mma.m16n8k16 with floating point type"; that of ldmatrix with 9.7.14.5.15, "ldmatrix".
  */
 #include "tests/cuda/suite.h"
 
@@ -185,6 +184,21 @@ static int place_of_row(int matrix, int row) {
     return (matrix * 8 + row) * 7 % 32 * 16; /* a permutation of 32 rows of 16 bytes */
 }
 
+/*
+ * 9.7.14.5.15: threads 0-7 give addr0-addr7, the rows of the first matrix, 8-15 addr8-addr15, those of the
+ * second (.x2, .x4), and so on. Thread 0 receives a row's first fragment, a group of four threads an entire
+ * row, the next matrix in the next register; .trans: the matrix is loaded column by column. Figure 104, r of
+ * lane 4 g + t: (g, 2 t) and (g, 2 t + 1).
+ */
+static void fragment_of_ldmatrix(int lane, int half, bool transposed, int *row, int *column) {
+    static const int row_of[LANES] = {0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3,
+                                      4, 4, 4, 4, 5, 5, 5, 5, 6, 6, 6, 6, 7, 7, 7, 7};
+    static const int columns_of[4][2] = {{0, 1}, {2, 3}, {4, 5}, {6, 7}};
+    const int along = columns_of[lane % 4][half];
+    *row = transposed ? along : row_of[lane];
+    *column = transposed ? row_of[lane] : along;
+}
+
 START_TEST(ldmatrix_leaves_elements_where_the_table_says) {
     static const struct {
         const char *name;
@@ -225,10 +239,8 @@ START_TEST(ldmatrix_leaves_elements_where_the_table_says) {
     for (int lane = 0; lane < LANES; ++lane)
         for (int m = 0; m < kinds[_i].matrices; ++m)
             for (int half = 0; half < 2; ++half) {
-                const int first = lane / 4,
-                          second = lane % 4 * 2 + half; /* of the matrix, or of its transpose */
-                const int row = kinds[_i].transposed ? second : first,
-                          column = kinds[_i].transposed ? first : second;
+                int row, column;
+                fragment_of_ldmatrix(lane, half, kinds[_i].transposed, &row, &column);
                 ck_assert_int_eq(out[lane][m] >> half * 16 & 0xffff, m * 64 + row * 8 + column);
             }
 }

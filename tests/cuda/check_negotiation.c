@@ -93,6 +93,58 @@ START_TEST(without_a_device_the_rest_serves_and_the_plugin_says_why) {
 }
 END_TEST
 
+/* What is in lib/ hides what is installed. */
+#define HOLLOW(name) "printf 'int hollow;' | cc -shared -fPIC -x c - -Wl,-soname," name " -o lib/" name
+
+/* A runtime without its functions, and one that is not there: the plugin asks for a name that no machine has.
+ */
+START_TEST(without_the_runtime_only_the_plugin_is_lost) {
+    static const struct {
+        const char *command, *reason;
+    } ways[] = {{"mkdir lib && " HOLLOW("libcudart.so.13") " && LD_LIBRARY_PATH=$PWD/lib $HOST plugins",
+                 "undefined symbol: cuda"},
+                {"mkdir b && cp $B/attune-c*.so b && "
+                 "sed -i 's/libcudart\\.so\\.13/libcudart.so.99/g' b/attune-cuda.so && "
+                 "$B/tools/fill_manifest $S/manifest.json b b/manifest.json attune-sampler-cpu && "
+                 "$HOST plugins --plugin b/manifest.json",
+                 "libcudart.so.99: cannot open shared object file"}};
+    run_result r = run("%s", ways[_i].command);
+    ck_assert_msg(r.status == 0, "%d: %s%s", r.status, r.out, r.err);
+    assert_has(r.out, "attune-cuda 0.1.0 (Attune)  refused: the dynamic linker refused it: ");
+    assert_has(r.out, ways[_i].reason);
+    assert_has(r.out, "(install the libraries that it needs");
+    assert_has(r.out, "sub-quadratic  "); /* the CPU's backends serve */
+    run_free(&r);
+}
+END_TEST
+
+/* A cuBLAS without its functions, and a file that is no library: `math` says what it needs, the others serve.
+ */
+START_TEST(without_cublas_only_math_is_lost) {
+    static const char *const libraries[] = {HOLLOW("libcublas.so.13"),
+                                            "printf 'no library' > lib/libcublas.so.13"};
+    run_result r = run("mkdir lib && cp $B/tests/cuda_emulator/libcudart.so.13 lib && %s && "
+                       "LD_LIBRARY_PATH=$PWD/lib $HOST bench attention --device cuda --dtype float16 "
+                       "--shape 1,1,33,20,40 --json",
+                       libraries[_i]);
+    ck_assert_msg(r.status == 0, "%d: %s%s", r.status, r.out, r.err);
+    json_t *reply = run_json(&r), *results = json_object_get(reply, "results"), *one;
+    size_t i, timed = 0;
+    json_array_foreach(results, i, one) {
+        const char *refused = json_string_value(json_object_get(one, "refused"));
+        timed += json_object_get(one, "milliseconds") != NULL;
+        if (strcmp(json_string_value(json_object_get(one, "backend")), "math") == 0) {
+            ck_assert_ptr_nonnull(refused);
+            assert_has(refused, "math needs libcublas.so.13: ");
+            assert_has(refused, "install cuBLAS of CUDA 13, or choose another backend");
+        }
+    }
+    ck_assert_uint_eq(timed, 3);
+    json_decref(reply);
+    run_free(&r);
+}
+END_TEST
+
 START_TEST(tensors_stay_where_they_are) {
     attune_error error;
     attune_choice choice;
@@ -199,6 +251,8 @@ END_TEST
 TCase *negotiation_cases(void) {
     TCase *c = tcase_create("negotiation");
     tcase_add_test(c, without_a_device_the_rest_serves_and_the_plugin_says_why);
+    tcase_add_loop_test(c, without_the_runtime_only_the_plugin_is_lost, 0, 2);
+    tcase_add_loop_test(c, without_cublas_only_math_is_lost, 0, 2);
     tcase_add_test(c, tensors_stay_where_they_are);
     tcase_add_loop_test(c, memory_and_budgets_filter, 0, 2);
     tcase_add_loop_test(c, every_capability_serves_under_the_web_uis_names, 0, 4);

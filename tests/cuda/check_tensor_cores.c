@@ -48,20 +48,12 @@ static void check_problem(kernel_way *way, const tensor_core_kernel *kernel, uin
     arrays_free(&a);
 }
 
-/* The problems are dealt out to the generations that have the kernel: there is no bfloat16 on 7.5. */
-static uint64_t dealt(const tensor_core_kernel *kernel, int generation, uint64_t *step) {
-    *step = kernel->storage == ATTUNE_KERNEL_BF16 ? CAPABILITIES - 1 : CAPABILITIES;
-    return (uint64_t)generation + *step - CAPABILITIES;
-}
-
-static void results_are_near_double(kernel_way *way, const tensor_core_kernel *kernel, int generation) {
-    uint64_t step;
-    for (uint64_t i = dealt(kernel, generation, &step); i < check_count(PROBLEMS); i += step)
+static void results_are_near_double(kernel_way *way, const tensor_core_kernel *kernel) {
+    for (uint64_t i = 0; i < check_count(PROBLEMS); ++i)
         check_problem(way, kernel, check_first() + i, 0);
 }
 
-static void special_values_follow_the_rules(kernel_way *way, const tensor_core_kernel *kernel,
-                                            int generation) {
+static void special_values_follow_the_rules(kernel_way *way, const tensor_core_kernel *kernel) {
     static const unsigned kinds[] = {SOW_NAN_Q,
                                      SOW_NAN_K,
                                      SOW_NAN_V,
@@ -74,8 +66,7 @@ static void special_values_follow_the_rules(kernel_way *way, const tensor_core_k
                                      SOW_SUBNORMAL,
                                      SOW_NAN_K | SOW_NAN_V | SOW_MASKED_ROWS,
                                      SOW_TIES};
-    uint64_t step;
-    for (uint64_t i = dealt(kernel, generation, &step); i < check_count(SOWN); i += step)
+    for (uint64_t i = 0; i < check_count(SOWN); ++i)
         check_problem(way, kernel, 1000 + check_first() + i, kinds[i % (sizeof kinds / sizeof *kinds)]);
 }
 
@@ -175,8 +166,8 @@ START_TEST(a_kernel_is_right_everywhere) {
     const tensor_core_kernel *kernel = open_way(&way, _i);
     if (!kernel)
         return;
-    results_are_near_double(&way, kernel, _i % CAPABILITIES);
-    special_values_follow_the_rules(&way, kernel, _i % CAPABILITIES);
+    results_are_near_double(&way, kernel);
+    special_values_follow_the_rules(&way, kernel);
     if (strstr(kernel->name, "flash"))
         rows_do_not_depend_on_their_place(&way, kernel);
     if (kernel->plain)
@@ -337,6 +328,7 @@ END_TEST
 
 TCase *tensor_core_cases(void) {
     TCase *c = tcase_create("tensor cores");
+    tcase_set_tags(c, "tensor-cores"); /* half of the suite's time: check-cuda runs it beside the rest */
     tcase_add_loop_test(c, a_kernel_is_right_everywhere, 0, KERNELS * CAPABILITIES);
     tcase_add_test(c, every_shape_has_a_plan_on_every_device);
     tcase_add_test(c, what_tensor_cores_do_not_serve_is_refused);

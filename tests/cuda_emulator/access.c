@@ -169,6 +169,13 @@ bool exec_ldmatrix(exec_block *b, exec_warp *w, const ptx_instruction *i, u32 la
     }
     u64 addresses[LANES];
     u16 matrices[4][64];
+    if (b->launch->kernel->module->target <= 75) /* there every lane's address must be valid */
+        for (int lane = (int)i->count * 8; lane < LANES; ++lane) {
+            int space = SPACE_SHARED;
+            const u64 a = exec_address(w, i, i->r[i->writes], lane, i->offset, i->mode2 & MEMORY_WIDE_BASE);
+            if (!exec_resolve(b, w, i, lane, a, 16, &space))
+                return false;
+        }
     for (u32 m = 0; m < i->count; ++m) {
         for (int row = 0; row < 8; ++row) {
             const int lane = (int)m * 8 + row;

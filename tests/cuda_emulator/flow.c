@@ -394,6 +394,8 @@ static void rename_operands(ptx_kernel *k) {
 }
 
 bool ptx_finish(ptx_kernel *k, char *error, size_t error_size) {
+    if (k->finished)
+        return true;
     flow f = {.k = k, .words = (k->register_count + 63) / 64};
     uint64_t *now = calloc(f.words + 1, 8);
     bool ok = now && make_blocks(&f) && make_predecessors(&f) && post_dominators(&f);
@@ -407,6 +409,7 @@ bool ptx_finish(ptx_kernel *k, char *error, size_t error_size) {
         live_registers(&f, now);
         ok = give_places(&f);
     }
+    k->finished = ok;
     if (ok)
         rename_operands(k);
     else

@@ -72,16 +72,46 @@ uint32_t parse_new_register(parser *p, enum ptx_kind kind) {
     return (uint32_t)k->register_count++;
 }
 
+/* Where a constant stands in the table, or would stand. */
+static uint32_t *place_of_constant(const parser *p, uint64_t value, enum ptx_kind kind) {
+    const size_t mask = p->constant_capacity - 1;
+    size_t at = (size_t)(value * 0x9e3779b97f4a7c15ull >> 32) & mask;
+    for (; p->constants[at]; at = (at + 1) & mask) {
+        const ptx_register *r = &p->kernel->registers[p->constants[at] - 1];
+        if (r->kind == kind && r->value == value)
+            break;
+    }
+    return &p->constants[at];
+}
+
+static void grow_constants(parser *p) {
+    uint32_t *const old = p->constants;
+    const size_t count = p->constant_capacity;
+    p->constant_capacity = count ? 2 * count : 256;
+    p->constants = calloc(p->constant_capacity, sizeof *p->constants);
+    for (size_t i = 0; p->constants && i < count; ++i)
+        if (old[i]) {
+            const ptx_register *r = &p->kernel->registers[old[i] - 1];
+            *place_of_constant(p, r->value, (enum ptx_kind)r->kind) = old[i];
+        }
+    free(old);
+    if (!p->constants)
+        parse_fail(p, "out of memory");
+}
+
 uint32_t parse_constant(parser *p, uint64_t value, bool wide) {
     const enum ptx_kind kind = wide ? KIND_CONSTANT_64 : KIND_CONSTANT_32;
     if (!wide)
         value = (uint32_t)value;
-    for (size_t i = 0; i < p->kernel->register_count; ++i)
-        if (p->kernel->registers[i].kind == kind && p->kernel->registers[i].value == value &&
-            i != p->dynamic_base[wide])
-            return (uint32_t)i;
+    if (2 * p->constant_count >= p->constant_capacity)
+        grow_constants(p);
+    uint32_t *const at = place_of_constant(p, value, kind);
+    if (*at)
+        return *at - 1;
     const uint32_t reg = parse_new_register(p, kind);
     p->kernel->registers[reg].value = value;
+    *at = reg + 1;
+    ++p->constant_count;
     return reg;
 }
 
@@ -562,6 +592,9 @@ static void entry(parser *p) {
     p->scope_count = 1;
     p->scopes[0] = -1;
     p->dynamic_base[0] = p->dynamic_base[1] = NO_REGISTER;
+    if (p->constants)
+        memset(p->constants, 0, p->constant_capacity * sizeof *p->constants);
+    p->constant_count = 0;
     p->loc = 0;
     lex_next(p);
     if (lex_accept(p, "("))
@@ -580,9 +613,6 @@ static void entry(parser *p) {
             k->registers[p->dynamic_base[i]].value = dynamic;
     if (k->uses_dynamic_shared)
         k->shared_static = (uint32_t)dynamic;
-    char reason[256];
-    if (!ptx_finish(k, reason, sizeof reason))
-        parse_fail(p, "kernel %s: %s", k->name, reason);
     p->kernel = NULL;
     p->symbol_count = outer;
     lex_next(p); /* the closing brace */
@@ -701,6 +731,7 @@ ptx_module *ptx_parse(const char *text, size_t size, uint64_t (*place)(uint64_t,
     const bool ok = parse_all(p);
     free(p->symbols);
     free(p->labels);
+    free(p->constants);
     free(p->branches);
     free(p->functions);
     free(p);

@@ -69,6 +69,9 @@ typedef struct parser {
     size_t function_count;
     int scopes[MAX_SCOPES], scope, scope_count; /* parent of each; current */
     uint32_t dynamic_base[2]; /* registers that hold the beginning of dynamic shared memory, 32 and 64 bits */
+    uint32_t
+        *constants; /* of the kernel: registers + 1 by a hash of their value, a table of a power of two */
+    size_t constant_count, constant_capacity;
     uint32_t loc;
     int depth;             /* of inlined calls */
     const char *return_to; /* label where ret goes inside an inlined call */

@@ -157,6 +157,7 @@ typedef struct ptx_kernel {
     uint32_t lines;                    /* of the register file of a warp */
     uint32_t special[SPECIAL_COUNT];   /* their places, NO_REGISTER where unused */
     bool uses_dynamic_shared;
+    bool finished; /* ptx_finish has run */
 } ptx_kernel;
 
 /* A variable of the module in device memory. */
@@ -184,7 +185,7 @@ ptx_module *ptx_parse(const char *text, size_t size, uint64_t (*place)(uint64_t 
 void ptx_free(ptx_module *module);
 
 /* flow.c: find where diverged lanes meet again, which reads may be undefined, and give every register a
- * place. Returns false where the kernel does not fit. */
+ * place; once, before the first launch. Returns false where the kernel does not fit. */
 bool ptx_finish(ptx_kernel *kernel, char *error, size_t error_size);
 
 /* "attention.cu:123" of a location; the innermost line that is not CUDA's own header. */

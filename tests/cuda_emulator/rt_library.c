@@ -418,8 +418,13 @@ static cudaError_t launch(const void *function, dim3 grid, dim3 block, void **ar
     if (!arguments && k->code->parameter_count)
         return cudaErrorInvalidValue;
     const cudaError_t error = check_launch(k, grid, block, shared, runtime_stream_device(stream));
+    char reason[256];
     if (error != cudaSuccess)
         return error;
+    if (!ptx_finish(k->code, reason, sizeof reason)) {
+        runtime_say("cannot launch %s: %s", k->code->name, reason);
+        return cudaErrorInvalidPtx;
+    }
     runtime_work *w = runtime_new_work(WORK_LAUNCH);
     unsigned char *parameters = calloc(1, k->code->parameter_bytes + 16);
     if (!w || !parameters) {

@@ -64,7 +64,9 @@ check-cuda:
 	@$(MAKE) -s --no-print-directory $(JOBS) $(B)/tests/cuda/check $(B)/tests/cuda/program.so $(B)/tests/cuda/attune-cuda-b.so $(CUDA_KERNELS) $(B)/kernels/cuda/flash.fatbin $(B)/kernels/cuda/efficient.fatbin \
 	 $(CUDA_MUTANTS:%=$(B)/tests/cuda/mutants/%.fatbin) $(B)/manifest.json $(B)/sample_host
 	@echo "== cuda"
-	@$(if $(SAN),ASAN_OPTIONS=handle_segv=0:detect_leaks=0) CK_DEFAULT_TIMEOUT=0 ATTUNE_BUILD=$(B) ATTUNE_SOURCE=. ATTUNE_EMULATOR_QUIET=1 LD_LIBRARY_PATH=$(abspath $(EMULATOR)):$$LD_LIBRARY_PATH $(B)/tests/cuda/check
+	@export $(if $(SAN),ASAN_OPTIONS=handle_segv=0:detect_leaks=0) CK_DEFAULT_TIMEOUT=0 ATTUNE_BUILD=$(B) ATTUNE_SOURCE=. ATTUNE_EMULATOR_QUIET=1 LD_LIBRARY_PATH=$(abspath $(EMULATOR)):$$LD_LIBRARY_PATH; \
+	 CK_INCLUDE_TAGS=tensor-cores $(B)/tests/cuda/check & half=$$!; \
+	 CK_EXCLUDE_TAGS=tensor-cores $(B)/tests/cuda/check; other=$$?; wait $$half && exit $$other
 	@scripts/cuda_budget.py check $(B) || [ $$? = 77 ]
 
 # The same tests with NVIDIA's runtime.

@@ -53,7 +53,7 @@ void runtime_set_device_error(int device, cudaError_t error);
 
 struct runtime_library;
 typedef struct runtime_kernel {
-    const ptx_kernel *code;
+    ptx_kernel *code;
     struct runtime_library *library;
     int dynamic_limit[MAX_DEVICES]; /* bytes of dynamic shared memory allowed */
 } runtime_kernel;
