@@ -11,18 +11,18 @@
 
 constexpr float START = -0x1p100f; // rule 18: also the least maximum, so that a row that sees nothing ends as 0
 
-// Heads are counted in 32 bits on 7.5, where a division of 64 is a call around which registers spill; later generations
+// Heads and blocks are counted in 32 bits on 7.5, where a division of 64 is a call around which registers spill; later generations
 // need fewer registers in the loop with 64.
 #if defined __CUDA_ARCH__ && __CUDA_ARCH__ < 800
-typedef uint32_t head_count; // 65,535 squared fits
+typedef uint32_t block_index; // 65,535 squared fits
 #else
-typedef int64_t head_count;
+typedef int64_t block_index;
 #endif
 
 // Where a block's head lies.
 struct head {
     const char *q, *k, *v;
-    head_count batch, index; // of the query head
+    block_index batch, index; // of the query head
 };
 
 // The block's head, batch * heads_q + index, is spread over y and z (each at most 65,535); false where there is none.
@@ -30,9 +30,9 @@ INLINE bool find_head(const attune_attention_f32 &args, head *h) {
     const int64_t linear = (int64_t)blockIdx.z * 65535 + blockIdx.y;
     if (linear >= args.batch * args.heads_q)
         return false;
-    h->batch = (head_count)linear / (head_count)args.heads_q;
-    h->index = (head_count)linear % (head_count)args.heads_q;
-    const int64_t kv = h->index / ((head_count)args.heads_q / (head_count)args.heads_kv);
+    h->batch = (block_index)linear / (block_index)args.heads_q;
+    h->index = (block_index)linear % (block_index)args.heads_q;
+    const int64_t kv = h->index / ((block_index)args.heads_q / (block_index)args.heads_kv);
     h->q = (const char *)args.q + 2 * (h->batch * args.stride_q[0] + h->index * args.stride_q[1]);
     h->k = (const char *)args.k + 2 * (h->batch * args.stride_k[0] + kv * args.stride_k[1]);
     h->v = (const char *)args.v + 2 * (h->batch * args.stride_v[0] + kv * args.stride_v[1]);

@@ -231,7 +231,7 @@ template <typename T, int SIZE, bool CHUNKED> struct wide_kernel {
     }
 
     __device__ __forceinline__ void run(float factor, unsigned char *shared) {
-        const uint32_t blocks = (uint32_t)((args.n_q + ROWS - 1) / ROWS);
+        const block_index blocks = (block_index)((args.n_q + ROWS - 1) / ROWS);
         const int64_t chunk = CHUNKED ? blockIdx.x / blocks : 0;
         row = (CHUNKED ? blockIdx.x % blocks : blockIdx.x) * ROWS;
         if (!find_head(args, &h))
