@@ -107,7 +107,7 @@ START_TEST(errors_are_json_too) {
     ck_assert(json_is_string(json_object_get(error, "hint")));
     json_decref(json);
     run_free(&r);
-    r = run("\"$HOST\" txt2img apple --json -q --attention-required None --memory-limit 8900000");
+    r = run("\"$HOST\" txt2img apple --json -q --attention-required None --memory-limit 8300000");
     ck_assert_int_eq(r.status, 3);
     json = run_json(&r);
     json_t *explain = json_object_get(json_object_get(json, "choice"), "explain"), *candidate;

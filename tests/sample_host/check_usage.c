@@ -85,7 +85,7 @@ START_TEST(sizes_must_be_multiples_of_8) {
 END_TEST
 
 START_TEST(what_nobody_can_serve_is_status_3) {
-    fails("txt2img apple -q --attention-required None --memory-limit 8900000", 3, "this request needs");
+    fails("txt2img apple -q --attention-required None --memory-limit 8300000", 3, "this request needs");
     fails("txt2img apple -q --device cuda:0", 3, "cuda:0");
     fails("txt2img apple -q --vendor NoSuchVendor", 3, "NoSuchVendor");
     fails("txt2img apple -q --min-memory 900000G", 3, "are asked for");

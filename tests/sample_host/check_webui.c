@@ -104,8 +104,8 @@ START_TEST(warnings_are_on_standard_error_too) {
     ck_assert_int_eq(r.status, 0);
     ck_assert_ptr_nonnull(strstr(r.err, "warning: --xformers and --opt-sdp-attention were both given"));
     run_free(&r);
-    /* 8.9 MB hold the activations and any backend's workspace but the matrix of math */
-    r = run("\"$HOST\" txt2img 'red apple' --steps 1 --attention None --memory-limit 8900000 -o f.png");
+    /* 8.3 MB hold the activations and any backend's workspace but the matrix of math */
+    r = run("\"$HOST\" txt2img 'red apple' --steps 1 --attention None --memory-limit 8300000 -o f.png");
     ck_assert_int_eq(r.status, 0);
     ck_assert_ptr_nonnull(strstr(r.err, "warning: asked None, got sdp-no-mem because needs "));
     ck_assert_ptr_nonnull(strstr(r.err, " bytes of workspace, the budget is "));
