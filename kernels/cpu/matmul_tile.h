@@ -80,13 +80,10 @@ INLINE vec activate(vec x, const int kind) {
                                          : v_quick_gelu(x);
 }
 
-#define AHEAD 8 /* rows: where they go is asked for before */
-
 INLINE void activate_rows(const float *sums, int64_t rows, float *to, int64_t stride, int64_t left,
                           const int kind) {
     for (int64_t i = 0; i < rows; ++i, sums += PANEL, to += stride) {
         const vec a = v_load(sums), b = v_load(sums + WIDTH);
-        __builtin_prefetch(to + AHEAD * stride, 1, 2);
         if (kind == ATTUNE_PRODUCT_GEGLU) {
             put(to, v_mul(a, v_gelu(b)), left);
             continue;
