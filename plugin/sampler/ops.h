@@ -56,6 +56,10 @@ typedef struct device_layer {
     device_stored bias[DEVICE_MAX_PARTS];
 } device_layer;
 
+static inline uint64_t larger(uint64_t a, uint64_t b) {
+    return a > b ? a : b;
+}
+
 /* One session's context of a pass. The core fills stream and planning; the needs are raised while planning.
  */
 typedef struct device_pass {

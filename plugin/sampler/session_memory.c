@@ -31,10 +31,6 @@ static uint64_t saturating_add(uint64_t a, uint64_t b) {
     return __builtin_add_overflow(a, b, &sum) ? UINT64_MAX : sum;
 }
 
-static uint64_t larger(uint64_t a, uint64_t b) {
-    return a > b ? a : b;
-}
-
 /* Walk through one network for its memory, its layers and its attention problems. */
 static attune_code walk_phase(fit *f, int32_t phase, attune_error *error) {
     session *s = f->s;

@@ -228,10 +228,6 @@ static attune_code run_ready(work *w, attune_error *error) {
     return code;
 }
 
-static uint64_t larger(uint64_t a, uint64_t b) {
-    return a > b ? a : b;
-}
-
 /* Of the shortcut for `rows` output rows. */
 static uint64_t shortcut_bytes(const work *w, int64_t rows) {
     if (!w->args->shortcut)

@@ -49,12 +49,12 @@ static inline uint64_t scratch_round(uint64_t bytes) {
 
 /* A call's layers, one after another in the room. */
 static inline void pass_need_room(device_pass *pass, uint64_t room) {
-    pass->room_bytes = room > pass->room_bytes ? room : pass->room_bytes;
+    pass->room_bytes = larger(room, pass->room_bytes);
 }
 
 static inline void pass_need(device_pass *pass, uint64_t shared, uint64_t worker) {
-    pass->shared_bytes = shared > pass->shared_bytes ? shared : pass->shared_bytes;
-    pass->worker_bytes = worker > pass->worker_bytes ? worker : pass->worker_bytes;
+    pass->shared_bytes = larger(shared, pass->shared_bytes);
+    pass->worker_bytes = larger(worker, pass->worker_bytes);
 }
 
 static inline char *pass_worker(const device_pass *pass, uint32_t worker) {
