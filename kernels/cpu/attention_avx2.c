@@ -9,6 +9,7 @@
 #define CHANNEL_PIECE 160
 #define ROW_GROUP     4
 #define EXP2_CHAINS   6
+#define AHEAD_WITHIN  0
 
 #include "kernels/cpu/attention_tile.h"
 

@@ -9,29 +9,27 @@ typedef struct ahead {
         const char *from;
         int64_t stride, rows, bytes; /* the stride in bytes too */
     } arrays[4];
-    int count, array; /* of arrays; the one at hand */
-    int lines;        /* per call of prefetch_lines */
-    int64_t row;
-    const char *at, *end; /* what is left of its row */
+    int count, array;       /* of arrays; the next */
+    int lines;              /* per call of prefetch_lines */
+    struct rows_ahead left; /* of the array at hand */
+    const char *at, *end;   /* what is left of the row at hand */
 } ahead;
+
+/* Of `count` steps of a product's innermost loop, as many as go from one call of prefetch_lines to the next.
+ */
+INLINE int64_t ahead_steps(int64_t count, const int vectors) {
+    return vectors < TILE_VECTORS || AHEAD_WITHIN ? 4 * vectors : count;
+}
+
+static int64_t ahead_calls(int64_t count, int vectors) {
+    const int64_t steps = ahead_steps(count, vectors);
+    return (count + steps - 1) / steps;
+}
 
 static void prefetch_rows(ahead *p, const char *from, int64_t stride, int64_t rows, int64_t bytes) {
     const int together = stride == bytes;
     p->arrays[p->count++] =
         (struct rows_ahead){from, stride, together ? 1 : rows, together ? rows * bytes : bytes};
-}
-
-/* The next row, or the first of the next array; 0 where nothing is left. */
-__attribute__((noinline)) static int next_row_ahead(ahead *p) {
-    for (; p->array < p->count; ++p->array, p->row = 0) {
-        const struct rows_ahead *const a = &p->arrays[p->array];
-        if (p->row < a->rows) {
-            p->at = a->from + p->row++ * a->stride;
-            p->end = p->at + a->bytes;
-            return 1;
-        }
-    }
-    return 0;
 }
 
 /* Makes `calls` calls of prefetch_lines ask for all of it. */
@@ -42,15 +40,29 @@ static void spread_ahead(ahead *p, int64_t calls) {
     p->lines = (int)((lines + calls - 1) / calls);
 }
 
-/* Asking for everything at once would stall on the few misses that a core can have outstanding. */
+/* Asking for many at once would stall on the few misses that a core can have outstanding. No function is
+ * called here, amid a register tile. */
 INLINE void prefetch_lines(ahead *p) {
     if (!p)
         return;
-    for (int lines = p->lines; lines > 0; --lines, p->at += 64) {
-        if (p->at >= p->end && !next_row_ahead(p))
-            return;
-        __builtin_prefetch(p->at, 0, 2); /* into the second-level cache: the first is full of the tile */
+    const char *at = p->at;
+    for (int lines = p->lines; lines > 0; --lines, at += 64) {
+        if (__builtin_expect(at >= p->end, 0)) {
+            if (p->left.rows == 0) {
+                if (p->array == p->count) {
+                    p->lines = 0;
+                    return;
+                }
+                p->left = p->arrays[p->array++];
+            }
+            at = p->left.from;
+            p->end = at + p->left.bytes;
+            p->left.from += p->left.stride;
+            --p->left.rows;
+        }
+        __builtin_prefetch(at, 0, 2); /* into the second-level cache: the first is full of the tile */
     }
+    p->at = at;
 }
 
 /* ---- between rows in memory and lanes ---- */

@@ -11,6 +11,7 @@
 #define CHANNEL_PIECE 160
 #define ROW_GROUP     8
 #define EXP2_CHAINS   8
+#define AHEAD_WITHIN  0
 
 #include "kernels/cpu/attention_tile.h"
 

@@ -184,7 +184,11 @@ static void look_ahead(ahead *next, const panel *p, int64_t first, int64_t end, 
         prefetch_rows(next, to->k + at * size * a->stride_k[2], size * a->stride_k[2], keys, size * a->d_qk);
         prefetch_rows(next, to->v + at * size * a->stride_v[2], size * a->stride_v[2], keys, size * a->d_v);
     }
-    spread_ahead(next, (score_calls(a, keys) + (at_once ? rows_calls(a, p->rows) : value_calls(a))) * tiles);
+    const int64_t met = end - first < KEYS ? end - first : KEYS;
+    const int64_t rows = p->rows < TILE_LANES ? p->rows : TILE_LANES;
+    const int vectors = (int)((rows + WIDTH - 1) / WIDTH);
+    const int64_t calls = at_once ? rows_calls(a, met, rows) : value_calls(a, met, vectors);
+    spread_ahead(next, (score_calls(a, met, vectors) + calls) * tiles);
 }
 
 /* Not inlined: see attune_fp_enter. */

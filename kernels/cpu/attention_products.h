@@ -7,7 +7,7 @@
  * register tile of `vectors` x `group` sums. Scores: g is a key, n a channel; weighted values: g is a
  * channel, n a key. */
 INLINE void product_tile(const float *x, const float *b, int64_t step, int64_t next, int64_t count,
-                         int resume, float *to, const int vectors, const int group) {
+                         int resume, float *to, ahead *coming, const int vectors, const int group) {
     vec sum[16][4];
     UNROLL
     for (int g = 0; g < group; ++g) {
@@ -15,17 +15,22 @@ INLINE void product_tile(const float *x, const float *b, int64_t step, int64_t n
         for (int v = 0; v < vectors; ++v)
             sum[g][v] = resume ? v_load(to + (g * vectors + v) * WIDTH) : v_zero();
     }
-    for (int64_t n = 0; n < count; ++n) {
-        vec lane[4];
-        UNROLL
-        for (int v = 0; v < vectors; ++v)
-            lane[v] = v_load(x + (n * vectors + v) * WIDTH);
-        UNROLL
-        for (int g = 0; g < group; ++g) {
-            const vec one = v_set1(b[g * step + n * next]);
+    const int64_t steps = ahead_steps(count, vectors);
+    for (int64_t n = 0; n < count;) {
+        const int64_t end = count - n < steps ? count : n + steps;
+        prefetch_lines(coming);
+        for (; n < end; ++n) {
+            vec lane[4];
             UNROLL
             for (int v = 0; v < vectors; ++v)
-                sum[g][v] = v_fma(one, lane[v], sum[g][v]);
+                lane[v] = v_load(x + (n * vectors + v) * WIDTH);
+            UNROLL
+            for (int g = 0; g < group; ++g) {
+                const vec one = v_set1(b[g * step + n * next]);
+                UNROLL
+                for (int v = 0; v < vectors; ++v)
+                    sum[g][v] = v_fma(one, lane[v], sum[g][v]);
+            }
         }
     }
     UNROLL
@@ -46,16 +51,14 @@ typedef void product_function(const float *x, const float *b, int64_t stride, in
         const float *x, const float *b, int64_t stride, int64_t count, int resume, float *to, int64_t tiles, \
         ahead *next) {                                                                                       \
         for (int64_t t = 0; t < tiles; ++t, b += group * stride, to += group * vectors * WIDTH) {            \
-            prefetch_lines(next);                                                                            \
-            product_tile(x, b, stride, 1, count, resume, to, vectors, group);                                \
+            product_tile(x, b, stride, 1, count, resume, to, next, vectors, group);                          \
         }                                                                                                    \
     }                                                                                                        \
     __attribute__((noinline)) static void values_##vectors##_##group(                                        \
         const float *x, const float *b, int64_t stride, int64_t count, int resume, float *to, int64_t tiles, \
         ahead *next) {                                                                                       \
         for (int64_t t = 0; t < tiles; ++t, b += group, to += group * vectors * WIDTH) {                     \
-            prefetch_lines(next);                                                                            \
-            product_tile(x, b, 1, stride, count, resume, to, vectors, group);                                \
+            product_tile(x, b, 1, stride, count, resume, to, next, vectors, group);                          \
         }                                                                                                    \
     }
 #define PRODUCTS_4(vectors)     PRODUCT(vectors, 1) PRODUCT(vectors, 2) PRODUCT(vectors, 3) PRODUCT(vectors, 4)
@@ -102,14 +105,14 @@ INLINE int64_t next_tiles(int64_t left, const int vectors, int *group) {
     return whole > 1 ? whole : 1;
 }
 
-/* Calls of prefetch_lines for one tile. */
-static int64_t score_calls(const attune_attention_f32 *a, int64_t keys) {
-    const int64_t pieces = (a->d_qk + CHANNEL_PIECE - 1) / CHANNEL_PIECE,
-                  most = most_grouped[TILE_VECTORS - 1];
-    return (keys + most - 1) / most * pieces;
+/* Calls of prefetch_lines for one tile of so many vectors. */
+static int64_t score_calls(const attune_attention_f32 *a, int64_t keys, int vectors) {
+    const int64_t pieces = (a->d_qk + CHANNEL_PIECE - 1) / CHANNEL_PIECE, most = most_grouped[vectors - 1];
+    return (keys + most - 1) / most * pieces * ahead_calls(a->d_qk / pieces, vectors);
 }
-static int64_t value_calls(const attune_attention_f32 *a) {
-    return (a->d_v + most_grouped[TILE_VECTORS - 1] - 1) / most_grouped[TILE_VECTORS - 1];
+static int64_t value_calls(const attune_attention_f32 *a, int64_t keys, int vectors) {
+    const int64_t most = most_grouped[vectors - 1];
+    return (a->d_v + most - 1) / most * ahead_calls(keys, vectors);
 }
 
 /* Channels are taken in pieces so that q' stays in the first-level cache; the chain goes on from the stored

@@ -7,11 +7,14 @@
 /* Vectors of channels taken together, at most, by ROW_GROUP queries. */
 #define ROW_VECTORS 3
 
+/* A call of prefetch_lines comes every so many keys. */
+#define AHEAD_KEYS 8
+
 /* to[r][channel] for `rows` <= ROW_GROUP queries and `columns` vectors of channels, which start at `at`.
  * p[key][r] are weights, m[r] = 1 / l[r]. */
 INLINE void rows_tile(const float *p, int64_t lanes, const float *values, const int64_t *at, int64_t stride,
                       int64_t keys, const float *l, const float *m, float *to, int64_t stride_to,
-                      int64_t rows, const int columns) {
+                      int64_t rows, ahead *coming, const int columns) {
     vec sum[ROW_GROUP][ROW_VECTORS];
     UNROLL
     for (int r = 0; r < ROW_GROUP; ++r) {
@@ -19,17 +22,21 @@ INLINE void rows_tile(const float *p, int64_t lanes, const float *values, const 
         for (int c = 0; c < columns; ++c)
             sum[r][c] = v_zero();
     }
-    for (int64_t j = 0; j < keys; ++j, p += lanes, values += stride) {
-        vec value[ROW_VECTORS];
-        UNROLL
-        for (int c = 0; c < columns; ++c)
-            value[c] = v_load(values + at[c]);
-        UNROLL
-        for (int r = 0; r < ROW_GROUP; ++r) {
-            const vec one = v_set1(p[r]);
+    for (int64_t j = 0; j < keys;) {
+        const int64_t end = keys - j < AHEAD_KEYS ? keys : j + AHEAD_KEYS;
+        prefetch_lines(coming);
+        for (; j < end; ++j, p += lanes, values += stride) {
+            vec value[ROW_VECTORS];
             UNROLL
             for (int c = 0; c < columns; ++c)
-                sum[r][c] = v_fma(value[c], one, sum[r][c]);
+                value[c] = v_load(values + at[c]);
+            UNROLL
+            for (int r = 0; r < ROW_GROUP; ++r) {
+                const vec one = v_set1(p[r]);
+                UNROLL
+                for (int c = 0; c < columns; ++c)
+                    sum[r][c] = v_fma(value[c], one, sum[r][c]);
+            }
         }
     }
     UNROLL
@@ -49,9 +56,8 @@ INLINE void rows_tile(const float *p, int64_t lanes, const float *values, const 
                                                          const int64_t *at, float *to) {                     \
         const int64_t lanes = tile_lanes(t), stride = t->args->stride_out[2];                                \
         for (int64_t i = 0; i < t->rows; i += ROW_GROUP) {                                                   \
-            prefetch_lines(t->ahead);                                                                        \
             rows_tile(t->scores + i, lanes, b->v, at, b->stride_v, keys, t->l + i, t->m + i,                 \
-                      to + i * stride, stride, t->rows - i, columns);                                        \
+                      to + i * stride, stride, t->rows - i, t->ahead, columns);                              \
         }                                                                                                    \
     }
 ROWS(1)
@@ -65,10 +71,11 @@ static int fits_rows(const attune_attention_f32 *a) {
            4 * vectors * WIDTH <= 5 * a->d_v;
 }
 
-/* Calls of prefetch_lines for one tile. */
-static int64_t rows_calls(const attune_attention_f32 *a, int64_t rows) {
+/* Calls of prefetch_lines for one tile of so many rows. */
+static int64_t rows_calls(const attune_attention_f32 *a, int64_t keys, int64_t rows) {
     const int64_t vectors = (a->d_v + WIDTH - 1) / WIDTH;
-    return (rows + ROW_GROUP - 1) / ROW_GROUP * ((vectors + ROW_VECTORS - 1) / ROW_VECTORS);
+    return (rows + ROW_GROUP - 1) / ROW_GROUP * ((vectors + ROW_VECTORS - 1) / ROW_VECTORS) *
+           ((keys + AHEAD_KEYS - 1) / AHEAD_KEYS);
 }
 
 /* The tile's rows of the output, from its weights. The last vector of channels may take some of the one
