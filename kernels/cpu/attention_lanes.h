@@ -18,7 +18,7 @@ typedef struct ahead {
 /* Of `count` steps of a product's innermost loop, as many as go from one call of prefetch_lines to the next.
  */
 INLINE int64_t ahead_steps(int64_t count, const int vectors) {
-    return vectors < TILE_VECTORS || AHEAD_WITHIN ? 4 * vectors : count;
+    return vectors < TILE_VECTORS || AHEAD_WITHIN ? (vectors > 2 ? 4 * vectors : 8) : count;
 }
 
 static int64_t ahead_calls(int64_t count, int vectors) {

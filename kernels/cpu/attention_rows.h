@@ -7,8 +7,11 @@
 /* Vectors of channels taken together, at most, by ROW_GROUP queries. */
 #define ROW_VECTORS 3
 
-/* A call of prefetch_lines comes every so many keys. */
-#define AHEAD_KEYS 8
+/* Keys from one call of prefetch_lines to the next: few where the tile's neighbour is a problem of its own,
+ * all of whose lines must come within one vector of queries. */
+INLINE int64_t ahead_keys(int64_t lanes) {
+    return lanes == WIDTH ? 2 : 8;
+}
 
 /* to[r][channel] for `rows` <= ROW_GROUP queries and `columns` vectors of channels, which start at `at`.
  * p[key][r] are weights, m[r] = 1 / l[r]. */
@@ -22,8 +25,9 @@ INLINE void rows_tile(const float *p, int64_t lanes, const float *values, const 
         for (int c = 0; c < columns; ++c)
             sum[r][c] = v_zero();
     }
+    const int64_t steps = ahead_keys(lanes);
     for (int64_t j = 0; j < keys;) {
-        const int64_t end = keys - j < AHEAD_KEYS ? keys : j + AHEAD_KEYS;
+        const int64_t end = keys - j < steps ? keys : j + steps;
         prefetch_lines(coming);
         for (; j < end; ++j, p += lanes, values += stride) {
             vec value[ROW_VECTORS];
@@ -73,9 +77,10 @@ static int fits_rows(const attune_attention_f32 *a) {
 
 /* Calls of prefetch_lines for one tile of so many rows. */
 static int64_t rows_calls(const attune_attention_f32 *a, int64_t keys, int64_t rows) {
-    const int64_t vectors = (a->d_v + WIDTH - 1) / WIDTH;
+    const int64_t vectors = (a->d_v + WIDTH - 1) / WIDTH,
+                  steps = ahead_keys(rows > WIDTH ? TILE_LANES : WIDTH);
     return (rows + ROW_GROUP - 1) / ROW_GROUP * ((vectors + ROW_VECTORS - 1) / ROW_VECTORS) *
-           ((keys + AHEAD_KEYS - 1) / AHEAD_KEYS);
+           ((keys + steps - 1) / steps);
 }
 
 /* The tile's rows of the output, from its weights. The last vector of channels may take some of the one
