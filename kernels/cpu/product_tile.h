@@ -46,75 +46,7 @@ static inline uint64_t round_64(int64_t bytes) {
     return ((uint64_t)bytes + 63) / 64 * 64;
 }
 
-/* ---- packed weights ---- */
-
-static inline int64_t storage_bytes(int32_t storage) {
-    return storage == ATTUNE_KERNEL_F32 ? 4 : 2;
-}
-
-/* In pairs, a panel has WIDTH channels of the first half, then those of the second that go with them. */
-static inline int64_t count_panels(int64_t out, int pairs) {
-    return pairs ? divide_up(out / 2, WIDTH) : divide_up(out, PANEL);
-}
-
-/* The lane of channel `o`, and its panel. */
-static inline int64_t lane_of(const attune_weights_f32 *w, int64_t o, int64_t *panel) {
-    const int64_t half = w->out / 2, second = w->pairs && o >= half, lanes = w->pairs ? WIDTH : PANEL;
-    const int64_t at = second ? o - half : o;
-    *panel = at / lanes;
-    return at % lanes + second * WIDTH;
-}
-
-static uint64_t packed_bytes(const attune_weights_f32 *w) {
-    return (uint64_t)(count_panels(w->out, w->pairs) * PANEL * w->in * w->taps * storage_bytes(w->storage));
-}
-
-/* Input channels `from` ... of one output channel into its lane; both types of element are moved as they are.
- */
-#define PACK_LANE(type)                                                                                      \
-    for (int64_t t = 0; t < w->taps; ++t)                                                                    \
-        for (int64_t c = from; c < end; ++c) {                                                               \
-            type value = 0;                                                                                  \
-            if (stored)                                                                                      \
-                memcpy(&value, stored + (c * w->taps + t) * (int64_t)sizeof value, sizeof value);            \
-            ((type *)to)[(t * w->in + c) * PANEL] = value;                                                   \
-        }
-
-/* `stored` NULL: zeros. */
-static void pack_lane(const attune_weights_f32 *w, int64_t from, int64_t end, const char *stored, void *to) {
-    if (w->storage == ATTUNE_KERNEL_F32) {
-        PACK_LANE(uint32_t)
-    } else {
-        PACK_LANE(uint16_t)
-    }
-}
-
-/* Channels o ... o + count - 1, some input channels at a time: what is written then stays in the first-level
- * cache until all its lanes are there. */
-static void pack_lanes(const attune_weights_f32 *w, int64_t o, int64_t count, const char *stored,
-                       void *packed) {
-    const int64_t steps = w->in * w->taps, bytes = storage_bytes(w->storage), some = w->taps > 1 ? 16 : 128;
-    for (int64_t c = 0; c < w->in; c += some)
-        for (int64_t i = 0; i < count; ++i) {
-            int64_t panel;
-            const int64_t lane = lane_of(w, o + i, &panel);
-            pack_lane(w, c, at_most(c + some, w->in), stored + i * steps * bytes,
-                      (char *)packed + (panel * steps * PANEL + lane) * bytes);
-        }
-}
-
-static void pack(const attune_weights_f32 *w, int64_t first, int64_t count, const void *stored,
-                 void *packed) {
-    const int64_t steps = w->in * w->taps, bytes = storage_bytes(w->storage);
-    for (int64_t i = 0; i < count; i += PANEL)
-        pack_lanes(w, first + i, at_most(PANEL, count - i), (const char *)stored + i * steps * bytes, packed);
-    for (int half = 0; half < (w->pairs ? 2 : 1) && first + count == w->out; ++half) { /* what is left over */
-        const int64_t end = w->pairs ? WIDTH * (half + 1) : PANEL;
-        int64_t panel, lane = lane_of(w, w->pairs && !half ? w->out / 2 - 1 : w->out - 1, &panel);
-        while (++lane < end)
-            pack_lane(w, 0, w->in, NULL, (char *)packed + (panel * steps * PANEL + lane) * bytes);
-    }
-}
+#include "kernels/cpu/product_pack.h"
 
 /* `steps` steps of a panel as floats: as they lie, or widened into `room`. */
 static const float *panel_floats(const void *packed, int32_t storage, int64_t panel, int64_t all_steps,
