@@ -22,7 +22,9 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 COPY = os.path.join(ROOT, "build", "mutants")
 ATTENTION = ["attention bits", "memory", "storage", "plugin attention", "attention algorithms", "plugin backends",
              "attention suite"]
-CASES = [  # the cases that could see a change of a file, quick ones first
+CASES = [  # the cases that could see a change of a file, those that most often do first
+    (r"attention_(chunked|full)", ["attention algorithms", "attention bits", "memory", "plugin backends",
+                                   "attention suite"]),
     (r"attention_", ATTENTION),
     (r"(matmul|product|convolution)_tile", ["products"]),
     (r"(norm|activation)_tile", ["norms"]),
@@ -93,8 +95,8 @@ def cases_of(file):
 def killer(cases, limits):
     """What the first case that fails is called, or None. A change may make a loop endless."""
     for case in cases:
-        environment = dict(os.environ, CK_RUN_CASE=case, CK_DEFAULT_TIMEOUT="0", ATTUNE_BUILD="build",
-                           ATTUNE_SOURCE=".")
+        # Without forks: a crash is a failure too, and no child of a suite that was ended goes on.
+        environment = dict(os.environ, CK_RUN_CASE=case, CK_FORK="no", ATTUNE_BUILD="build", ATTUNE_SOURCE=".")
         start = time.monotonic()
         status = run(["build/tests/kernels/check"], limits.get(case), env=environment)
         limits.setdefault(case, 60 + 10 * (time.monotonic() - start))
