@@ -26,7 +26,7 @@ CASES = [  # the cases that could see a change of a file, those that most often 
     (r"attention_(chunked|full)", ["attention algorithms", "attention bits", "memory", "plugin backends",
                                    "attention suite"]),
     (r"attention_", ATTENTION),
-    (r"(matmul|product|convolution)_tile", ["products"]),
+    (r"(matmul|convolution)_tile|product_", ["products"]),
     (r"(norm|activation)_tile", ["norms"]),
     (r"vector_math", ["norms", "products"]),
     (r"vector_neon", ["neon"]),
