@@ -95,6 +95,8 @@ static void run_taps(tile *t, const stage *s, const float *line, int64_t x, int 
         p.result = NULL;
     t->begun = 1;
     run_tile[count - 1](&p);
+    look_on(&p);
+    t->whole.ahead = p.ahead;
 }
 
 /* One ky of a tile at pixels x ... of an output row. `closing`: its last piece may end the chains. */
@@ -139,13 +141,17 @@ static void run_pixels(tile *t, const stage *s, int64_t row, int64_t x) {
 static void run_rows_of(const stage *s, int64_t first, int64_t rows, float *sums) {
     const attune_convolution_f32 *a = s->args;
     float start[PANEL];
+    piece look = {.steps = (s->end - s->first) * a->in};
+    look_at_next(&look, a->weights, a->storage, (s->panel * 9 + s->end) * a->in, s->c->all_panels * 9 * a->in);
+    look.steps = 0;
     for (int64_t row = first; row < first + rows; ++row) {
         const float *const begin =
             a->start && !a->rows ? a->start + row / s->c->height * a->stride_start : a->start;
         panel_start(begin, s->panel, a->out, start);
         for (int64_t x = 0, n; x < s->c->width; x += n, sums += n * PANEL) {
             n = tile_rows(s->c->width - x, TILE_ROWS);
-            tile t = {.whole = {.sums = sums, .start = start}, .pixels = n, .begun = s->first > 0};
+            tile t = {.whole = look, .pixels = n, .begun = s->first > 0};
+            t.whole.sums = sums, t.whole.start = start;
             const int64_t at = (row * s->c->width + x) * a->out + s->panel * PANEL;
             if (s->end == 9) {
                 t.whole.columns = at_most(PANEL, a->out - s->panel * PANEL);
@@ -154,6 +160,7 @@ static void run_rows_of(const stage *s, int64_t first, int64_t rows, float *sums
                 t.whole.residual = a->residual ? a->residual + at : NULL;
             }
             run_pixels(&t, s, row, x);
+            look.ahead = t.whole.ahead;
         }
     }
 }
