@@ -59,8 +59,9 @@ typedef struct stage {
     const attune_convolution_f32 *args;
     const cut *c;
     int first, end; /* taps */
-    const float *w;
     int64_t panel;
+    piece whole; /* what its tiles have in common */
+    int widened; /* a bit for each tap whose weights are floats */
 } stage;
 
 /* A tile's pieces: the whole tile's begin and end are in `whole`; `pieces` of `taps` taps of some pixels. */
@@ -71,34 +72,43 @@ typedef struct tile {
 } tile;
 
 /* `count` pixels from `first` of the tile by taps kx ... kx_end of one ky; `line` is the input row. */
-static void run_taps(tile *t, const stage *s, const float *line, int64_t x, int ky, int kx, int kx_end,
+static void run_taps(tile *t, stage *s, const float *line, int64_t x, int ky, int kx, int kx_end,
                      int64_t first, int64_t count, int closing) {
     const attune_convolution_f32 *a = s->args;
     if (count <= 0 || kx >= kx_end)
         return;
     piece p = t->whole;
-    const int all = count == t->pixels;
+    const int all = count == t->pixels, taps = ((1 << kx_end) - (1 << kx)) << ky * 3;
     if (!all && !t->begun) { /* the tile's sums are put where its pieces find them */
         piece none = t->whole;
         none.result = NULL;
-        run_tile[t->pixels - 1](&none);
+        none.stored = NULL;
+        run_tile(&none, t->pixels);
         t->begun = 1;
     }
     p.start = t->begun ? NULL : t->whole.start;
     p.x = line + ((x + first) * a->stride + kx - 1) * a->in;
     p.stride = a->stride * a->in;
-    p.w = s->w + (ky * 3 + kx - s->first) * a->in * PANEL;
+    const int64_t at = (ky * 3 + kx - s->first) * a->in * PANEL;
+    p.w += at;
+    if (p.stored) {
+        p.wide += at;
+        p.stored = (s->widened & taps) == taps ? NULL : p.stored + at;
+        s->widened |= taps;
+    }
     p.steps = (kx_end - kx) * a->in;
     p.sums += first * PANEL;
     t->last = closing && all;
     if (!t->last)
         p.result = NULL;
     t->begun = 1;
-    run_tile[count - 1](&p);
+    run_tile(&p, count);
+    look_on(&p);
+    t->whole.ahead = p.ahead;
 }
 
 /* One ky of a tile at pixels x ... of an output row. `closing`: its last piece may end the chains. */
-static void run_line(tile *t, const stage *s, const float *line, int64_t x, int ky, int closing) {
+static void run_line(tile *t, stage *s, const float *line, int64_t x, int ky, int closing) {
     const attune_convolution_f32 *a = s->args;
     const int kx = (int)at_least(s->first - ky * 3, 0), kx_end = (int)at_most(s->end - ky * 3, 3);
     const int left = x == 0 && kx == 0,
@@ -112,7 +122,7 @@ static void run_line(tile *t, const stage *s, const float *line, int64_t x, int 
 }
 
 /* The tile's pixels from x of output row `row` (of all images). */
-static void run_pixels(tile *t, const stage *s, int64_t row, int64_t x) {
+static void run_pixels(tile *t, stage *s, int64_t row, int64_t x) {
     const attune_convolution_f32 *a = s->args;
     const int64_t image = a->rows ? 0 : row / s->c->height;
     const int64_t y = a->rows ? a->first_row + row : row % s->c->height;
@@ -132,11 +142,12 @@ static void run_pixels(tile *t, const stage *s, int64_t row, int64_t x) {
         return;
     piece none = t->whole; /* what is left to begin or to end */
     none.start = t->begun ? NULL : t->whole.start;
-    run_tile[t->pixels - 1](&none);
+    none.stored = NULL;
+    run_tile(&none, t->pixels);
 }
 
 /* All rows of a block by one stage. */
-static void run_rows_of(const stage *s, int64_t first, int64_t rows, float *sums) {
+static void run_rows_of(stage *s, int64_t first, int64_t rows, float *sums) {
     const attune_convolution_f32 *a = s->args;
     float start[PANEL];
     for (int64_t row = first; row < first + rows; ++row) {
@@ -145,7 +156,8 @@ static void run_rows_of(const stage *s, int64_t first, int64_t rows, float *sums
         panel_start(begin, s->panel, a->out, start);
         for (int64_t x = 0, n; x < s->c->width; x += n, sums += n * PANEL) {
             n = tile_rows(s->c->width - x, TILE_ROWS);
-            tile t = {.whole = {.sums = sums, .start = start}, .pixels = n, .begun = s->first > 0};
+            tile t = {.whole = s->whole, .pixels = n, .begun = s->first > 0};
+            t.whole.sums = sums, t.whole.start = start;
             const int64_t at = (row * s->c->width + x) * a->out + s->panel * PANEL;
             if (s->end == 9) {
                 t.whole.columns = at_most(PANEL, a->out - s->panel * PANEL);
@@ -154,6 +166,7 @@ static void run_rows_of(const stage *s, int64_t first, int64_t rows, float *sums
                 t.whole.residual = a->residual ? a->residual + at : NULL;
             }
             run_pixels(&t, s, row, x);
+            s->whole.ahead = t.whole.ahead;
         }
     }
 }
@@ -167,7 +180,10 @@ __attribute__((noinline)) static void convolve(const attune_convolution_f32 *a, 
     for (int64_t j = panel; j < at_most(panel + c.panels, c.all_panels); ++j)
         for (int tap = 0; tap < 9; tap += c.taps) {
             stage s = {.args = a, .c = &c, .first = tap, .end = tap + c.taps, .panel = j};
-            s.w = panel_floats(a->weights, a->storage, j, 9 * a->in, tap * a->in, c.taps * a->in, wide);
+            s.whole.steps = c.taps * a->in;
+            place_weights(&s.whole, a->weights, a->storage, (j * 9 + tap) * a->in, wide);
+            look_at_next(&s.whole, a->weights, a->storage, (j * 9 + s.end) * a->in, c.all_panels * 9 * a->in);
+            s.whole.steps = 0;
             run_rows_of(&s, first, rows, sums);
         }
 }

@@ -56,8 +56,9 @@ static uint64_t workspace_bytes(const attune_matmul_f32 *a) {
 static void run_block(piece p, int64_t rows, int64_t height) {
     for (int64_t i = 0, n; i < rows; i += n) {
         n = tile_rows(rows - i, height);
-        run_tile[n - 1](&p);
+        run_tile(&p, n);
         look_on(&p);
+        p.stored = NULL;
         p.x += n * p.stride;
         p.sums += n * PANEL;
         p.result = p.result ? p.result + n * p.stride_result : NULL;
@@ -135,7 +136,7 @@ __attribute__((noinline)) static void multiply(const attune_matmul_f32 *a, uint6
         for (int64_t k = 0, steps; k < a->in; k += steps) {
             steps = at_most(c.steps, a->in - k);
             piece p = {.x = x + k, .stride = a->stride_x, .steps = steps, .sums = sums};
-            p.w = panel_floats(a->weights, a->storage, j, a->in, k, steps, wide);
+            place_weights(&p, a->weights, a->storage, j * a->in + k, wide);
             look_at_next(&p, a->weights, a->storage, j * a->in + k + steps, c.all_panels * a->in);
             p.start = k ? NULL : start;
             if (k + steps == a->in && !a->activation) {

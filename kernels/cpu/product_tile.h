@@ -46,91 +46,7 @@ static inline uint64_t round_64(int64_t bytes) {
     return ((uint64_t)bytes + 63) / 64 * 64;
 }
 
-/* ---- packed weights ---- */
-
-static inline int64_t storage_bytes(int32_t storage) {
-    return storage == ATTUNE_KERNEL_F32 ? 4 : 2;
-}
-
-/* In pairs, a panel has WIDTH channels of the first half, then those of the second that go with them. */
-static inline int64_t count_panels(int64_t out, int pairs) {
-    return pairs ? divide_up(out / 2, WIDTH) : divide_up(out, PANEL);
-}
-
-/* The lane of channel `o`, and its panel. */
-static inline int64_t lane_of(const attune_weights_f32 *w, int64_t o, int64_t *panel) {
-    const int64_t half = w->out / 2, second = w->pairs && o >= half, lanes = w->pairs ? WIDTH : PANEL;
-    const int64_t at = second ? o - half : o;
-    *panel = at / lanes;
-    return at % lanes + second * WIDTH;
-}
-
-static uint64_t packed_bytes(const attune_weights_f32 *w) {
-    return (uint64_t)(count_panels(w->out, w->pairs) * PANEL * w->in * w->taps * storage_bytes(w->storage));
-}
-
-/* Input channels `from` ... of one output channel into its lane; both types of element are moved as they are.
- */
-#define PACK_LANE(type)                                                                                      \
-    for (int64_t t = 0; t < w->taps; ++t)                                                                    \
-        for (int64_t c = from; c < end; ++c) {                                                               \
-            type value = 0;                                                                                  \
-            if (stored)                                                                                      \
-                memcpy(&value, stored + (c * w->taps + t) * (int64_t)sizeof value, sizeof value);            \
-            ((type *)to)[(t * w->in + c) * PANEL] = value;                                                   \
-        }
-
-/* `stored` NULL: zeros. */
-static void pack_lane(const attune_weights_f32 *w, int64_t from, int64_t end, const char *stored, void *to) {
-    if (w->storage == ATTUNE_KERNEL_F32) {
-        PACK_LANE(uint32_t)
-    } else {
-        PACK_LANE(uint16_t)
-    }
-}
-
-/* Channels o ... o + count - 1, some input channels at a time: what is written then stays in the first-level
- * cache until all its lanes are there. */
-static void pack_lanes(const attune_weights_f32 *w, int64_t o, int64_t count, const char *stored,
-                       void *packed) {
-    const int64_t steps = w->in * w->taps, bytes = storage_bytes(w->storage), some = w->taps > 1 ? 16 : 128;
-    for (int64_t c = 0; c < w->in; c += some)
-        for (int64_t i = 0; i < count; ++i) {
-            int64_t panel;
-            const int64_t lane = lane_of(w, o + i, &panel);
-            pack_lane(w, c, at_most(c + some, w->in), stored + i * steps * bytes,
-                      (char *)packed + (panel * steps * PANEL + lane) * bytes);
-        }
-}
-
-static void pack(const attune_weights_f32 *w, int64_t first, int64_t count, const void *stored,
-                 void *packed) {
-    const int64_t steps = w->in * w->taps, bytes = storage_bytes(w->storage);
-    for (int64_t i = 0; i < count; i += PANEL)
-        pack_lanes(w, first + i, at_most(PANEL, count - i), (const char *)stored + i * steps * bytes, packed);
-    for (int half = 0; half < (w->pairs ? 2 : 1) && first + count == w->out; ++half) { /* what is left over */
-        const int64_t end = w->pairs ? WIDTH * (half + 1) : PANEL;
-        int64_t panel, lane = lane_of(w, w->pairs && !half ? w->out / 2 - 1 : w->out - 1, &panel);
-        while (++lane < end)
-            pack_lane(w, 0, w->in, NULL, (char *)packed + (panel * steps * PANEL + lane) * bytes);
-    }
-}
-
-/* `steps` steps of a panel as floats: as they lie, or widened into `room`. */
-static const float *panel_floats(const void *packed, int32_t storage, int64_t panel, int64_t all_steps,
-                                 int64_t first, int64_t steps, float *room) {
-    const int64_t at = (panel * all_steps + first) * PANEL;
-    if (storage == ATTUNE_KERNEL_F32)
-        return (const float *)packed + at;
-    const uint16_t *const from = (const uint16_t *)packed + at;
-    if (storage == ATTUNE_KERNEL_F16)
-        for (int64_t i = 0; i < steps * PANEL; i += WIDTH)
-            v_store(room + i, v_load_f16(from + i));
-    else
-        for (int64_t i = 0; i < steps * PANEL; i += WIDTH)
-            v_store(room + i, v_load_bf16(from + i));
-    return room;
-}
+#include "kernels/cpu/product_pack.h"
 
 /* ---- a register tile ---- */
 
@@ -139,6 +55,9 @@ typedef struct piece {
     const float *x;
     int64_t stride; /* from row to row */
     const float *w;
+    const uint16_t *stored; /* NULL: w is there; else the tile widens these on its way, into `wide` = w */
+    float *wide;
+    int32_t storage; /* of stored */
     int64_t steps;
     const float *start;    /* (PANEL): the chains begin here; NULL: they go on from sums */
     float *sums;           /* (rows, PANEL) */
@@ -184,9 +103,34 @@ INLINE void look_at_end(const piece *p, int i) {
     }
 }
 
-INLINE void step_sums(const float *const *row, int64_t stride, const float *w, int n, vec sum[TILE_ROWS][2],
-                      const int rows) {
-    vec a = v_load(w + 2 * n * WIDTH), b = v_load(w + (2 * n + 1) * WIDTH);
+/* Where a tile's next weights are; one of them NULL, which is never looked at. */
+typedef struct weights_at {
+    const float *w;
+    const uint16_t *stored;
+    float *wide;
+} weights_at;
+
+INLINE vec load_weights(const weights_at *from, int at, const int storage) {
+    if (storage == ATTUNE_KERNEL_F32)
+        return v_load(from->w + at);
+    const vec w =
+        storage == ATTUNE_KERNEL_F16 ? v_load_f16(from->stored + at) : v_load_bf16(from->stored + at);
+    v_store(from->wide + at, w);
+    return w;
+}
+
+INLINE void advance(weights_at *from, int64_t steps, const int storage) {
+    if (storage == ATTUNE_KERNEL_F32) {
+        from->w += steps * PANEL;
+    } else {
+        from->stored += steps * PANEL;
+        from->wide += steps * PANEL;
+    }
+}
+
+INLINE void step_sums(const float *const *row, int64_t stride, const weights_at *from, int n,
+                      vec sum[TILE_ROWS][2], const int rows, const int storage) {
+    vec a = load_weights(from, 2 * n * WIDTH, storage), b = load_weights(from, (2 * n + 1) * WIDTH, storage);
     v_keep(&a);
     v_keep(&b);
     UNROLL
@@ -198,12 +142,13 @@ INLINE void step_sums(const float *const *row, int64_t stride, const float *w, i
     }
 }
 
-INLINE void run_rows(const piece *p, const int rows) {
+INLINE void run_rows(const piece *p, const int rows, const int storage) {
     vec sum[TILE_ROWS][2];
-    const float *row[ROW_GROUPS], *w = p->w;
+    const float *row[ROW_GROUPS];
+    weights_at w = {p->w, p->stored, p->wide};
     const int64_t stride = p->stride;
     const int looks = p->ahead < p->ahead_end;
-    const char *ahead = looks ? p->ahead : (const char *)w;
+    const char *ahead = looks ? p->ahead : (const char *)p;
     const int64_t line = looks ? 64 : 0;
     UNROLL
     for (int g = 0; g < (rows + 2) / 3; ++g)
@@ -215,20 +160,22 @@ INLINE void run_rows(const piece *p, const int rows) {
             look_at_end(p, i);
     }
     int64_t left = p->steps;
-    for (; left >= STEPS; left -= STEPS, w += STEPS * PANEL, ahead += line) {
+    for (; left >= STEPS; left -= STEPS, ahead += line) {
         __builtin_prefetch(ahead, 0, 2);
         UNROLL
         for (int g = 0; g < (rows + 2) / 3; ++g)
             __asm__("" : "+r"(row[g])); /* else compilers keep a pointer for each row, in memory */
         UNROLL
         for (int n = 0; n < STEPS; ++n)
-            step_sums(row, stride, w, n, sum, rows);
+            step_sums(row, stride, &w, n, sum, rows, storage);
+        advance(&w, STEPS, storage);
         UNROLL
         for (int g = 0; g < (rows + 2) / 3; ++g)
             row[g] += STEPS;
     }
-    for (; left > 0; --left, w += PANEL) {
-        step_sums(row, stride, w, 0, sum, rows);
+    for (; left > 0; --left) {
+        step_sums(row, stride, &w, 0, sum, rows, storage);
+        advance(&w, 1, storage);
         UNROLL
         for (int g = 0; g < (rows + 2) / 3; ++g)
             ++row[g];
@@ -245,10 +192,16 @@ INLINE void run_rows(const piece *p, const int rows) {
     }
 }
 
-/* One function per height, so that the compiler allocates registers for nothing else. */
+/* One function per height and type of weights, so that the compiler allocates registers for nothing else. */
 #define TILE(rows)                                                                                           \
     __attribute__((noinline)) static void run_##rows(const piece *p) {                                       \
-        run_rows(p, rows);                                                                                   \
+        run_rows(p, rows, ATTUNE_KERNEL_F32);                                                                \
+    }                                                                                                        \
+    __attribute__((noinline)) static void run_##rows##_f16(const piece *p) {                                 \
+        run_rows(p, rows, ATTUNE_KERNEL_F16);                                                                \
+    }                                                                                                        \
+    __attribute__((noinline)) static void run_##rows##_bf16(const piece *p) {                                \
+        run_rows(p, rows, ATTUNE_KERNEL_BF16);                                                               \
     }
 TILE(1)
 TILE(2)
@@ -267,13 +220,33 @@ TILE(13)
 TILE(14)
 #endif
 
-/* By rows - 1. */
-static void (*const run_tile[TILE_ROWS])(const piece *) = {run_1,  run_2, run_3, run_4,  run_5,  run_6,
 #if TILE_ROWS > 6
-                                                           run_7,  run_8, run_9, run_10, run_11, run_12,
-                                                           run_13, run_14
+#define EACH_TILE(type)                                                                                      \
+    {                                                                                                        \
+        run_1##type, run_2##type, run_3##type, run_4##type, run_5##type, run_6##type, run_7##type,           \
+            run_8##type, run_9##type, run_10##type, run_11##type, run_12##type, run_13##type, run_14##type   \
+    }
+#else
+#define EACH_TILE(type)                                                                                      \
+    { run_1##type, run_2##type, run_3##type, run_4##type, run_5##type, run_6##type }
 #endif
-};
+
+/* A tile of 1 ... TILE_ROWS rows. */
+static inline void run_tile(const piece *p, int64_t rows) {
+    static void (*const run[][TILE_ROWS])(const piece *) = {[ATTUNE_KERNEL_F32] = EACH_TILE(),
+                                                            [ATTUNE_KERNEL_F16] = EACH_TILE(_f16),
+                                                            [ATTUNE_KERNEL_BF16] = EACH_TILE(_bf16)};
+    run[p->stored ? p->storage : ATTUNE_KERNEL_F32][rows - 1](p);
+}
+
+/* Weights from step `first` of a panel: as they lie, or where `room` will have them as floats, once a tile
+ * has widened them. */
+static inline void place_weights(piece *p, const void *packed, int32_t storage, int64_t first, float *room) {
+    p->storage = storage;
+    p->stored = storage == ATTUNE_KERNEL_F32 ? NULL : (const uint16_t *)packed + first * PANEL;
+    p->w = storage == ATTUNE_KERNEL_F32 ? (const float *)packed + first * PANEL : room;
+    p->wide = room;
+}
 
 /* Rows of the tile that begins where `left` are left: all that are left in tiles of nearly one height. */
 static inline int64_t tile_rows(int64_t left, int64_t most) {
