@@ -80,11 +80,11 @@ static attune_code run(attune_binding *binding, const attune_attention_args *arg
                        const attune_stream *stream, const attune_control *control, attune_error *error) {
     const attune_chosen *chosen = &binding->chosen;
     attune_error reason = {.code = ATTUNE_OK};
-    attune_pool_enter(binding->host->pool);
+    ++attune_inside;
     attune_code code =
         chosen->generation->attention->run(chosen->generation->instance, chosen->index, &binding->problem,
                                            chosen->answer.plan, args, stream, control, &reason);
-    attune_pool_leave(binding->host->pool);
+    --attune_inside;
     return attune_plugin_said(code, chosen->generation->id, "run", &reason, error);
 }
 

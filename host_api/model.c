@@ -100,10 +100,10 @@ attune_code attune_model_open_with(attune *host, const char *path, const attune_
     const attune_model_options options = options_for(host, given);
     attune_generation *generation = model->generation;
     attune_host_hold(host);
-    attune_pool_enter(host->pool);
+    ++attune_inside;
     code = generation->sampler->model_open(generation->instance, path, &options, &model->stream,
                                            control ? control : &no_control, &model->model, &reason);
-    attune_pool_leave(host->pool);
+    --attune_inside;
     if (!code) {
         *out = model;
         return ATTUNE_OK;

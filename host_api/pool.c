@@ -15,8 +15,9 @@
 #include <stdlib.h>
 #include <time.h>
 
-/* How long to look out for work before sleeping: about what a futex wake costs, so that the wait never costs
- * more than twice the best that could have been done (ski rental). */
+/* How long to look out for work before sleeping, after work and after a wake: about what a futex wake costs,
+ * so that the wait never costs more than twice the best that could have been done (ski rental). One request
+ * often follows another at once. */
 #define SPIN_NANOSECONDS 50000u
 
 typedef struct job {
@@ -44,7 +45,6 @@ struct attune_pool {
     uint32_t spinning;
     bool stop;
     atomic_uint published; /* counts jobs: what a spinning thread watches */
-    atomic_uint active;    /* requests */
     uint32_t threads;
     uint32_t started;
     pthread_t thread[];
@@ -132,7 +132,7 @@ static void help(attune_pool *pool, job *work) {
         (void)pthread_cond_signal(&work->done);
 }
 
-/* Look out until a job is published (true), or the time is up or no request is active (false). */
+/* Look out until a job is published (true) or the time is up (false). */
 static bool spin_for_work(attune_pool *pool, unsigned seen) {
     uint64_t end = now() + SPIN_NANOSECONDS;
     do {
@@ -141,8 +141,6 @@ static bool spin_for_work(attune_pool *pool, unsigned seen) {
                 return true;
             relax();
         }
-        if (atomic_load_explicit(&pool->active, memory_order_relaxed) == 0)
-            return false;
     } while (now() < end);
     return false;
 }
@@ -156,7 +154,7 @@ static void *thread_main(void *argument) {
         if (work) {
             help(pool, work);
             look_out = true;
-        } else if (look_out && atomic_load_explicit(&pool->active, memory_order_relaxed) > 0) {
+        } else if (look_out) {
             unsigned seen = atomic_load_explicit(&pool->published, memory_order_relaxed);
             ++pool->spinning;
             (void)pthread_mutex_unlock(&pool->lock);
@@ -230,16 +228,6 @@ uint32_t attune_pool_threads(const attune_pool *pool) {
 }
 
 _Thread_local unsigned attune_inside;
-
-void attune_pool_enter(attune_pool *pool) {
-    ++attune_inside;
-    atomic_fetch_add_explicit(&pool->active, 1, memory_order_relaxed);
-}
-
-void attune_pool_leave(attune_pool *pool) {
-    --attune_inside;
-    atomic_fetch_sub_explicit(&pool->active, 1, memory_order_relaxed);
-}
 
 static attune_code run_inline(uint64_t n, attune_task task, void *context, uint32_t worker,
                               attune_error *error) {

@@ -22,12 +22,6 @@ uint32_t attune_pool_threads(const attune_pool *pool);
  * inside nothing may be asked for that waits for such calls to end. */
 extern _Thread_local unsigned attune_inside;
 
-/* [any] A request begins or ends: the calling thread goes into a plugin, or comes out. Only while one is
- * active do idle threads look out for work for a moment (about as long as waking one takes) before they
- * sleep; otherwise they sleep at once. */
-void attune_pool_enter(attune_pool *pool);
-void attune_pool_leave(attune_pool *pool);
-
 /* [any] plugin.h's parallel_for; `pool` is the service's context. Blocks until every task is done.
  * Errors: INVALID_ARGUMENT (no stream, no workers, n ≥ 2^63), else that of the lowest task that failed. */
 attune_code attune_pool_run(void *pool, const attune_stream *stream, uint64_t n, attune_task task,

@@ -168,10 +168,10 @@ static attune_code run_answered(bench *on, uint32_t index, const attune_attentio
                                         .out = &on->arrays[OUT].view,
                                         .workspace = on->workspace,
                                         .workspace_bytes = answer->workspace};
-    attune_pool_enter(generation->host->pool);
+    ++attune_inside;
     code = generation->attention->run(generation->instance, index, problem, answer->plan, &args,
                                       &on->place.stream, &control, &reason);
-    attune_pool_leave(generation->host->pool);
+    --attune_inside;
     if (code)
         return attune_plugin_said(code, generation->id, "run", &reason, error);
     code = attune_place_wait(&on->place, error);

@@ -240,10 +240,10 @@ static attune_code begin(attune_session *session, const attune_request *request,
         return code;
     plan->struct_size = sizeof *plan;
     attune_error reason = {.code = ATTUNE_OK};
-    attune_pool_enter(model->host->pool);
+    ++attune_inside;
     code = model->generation->sampler->session_begin(model->model, &asked, &session->binder, &session->stream,
                                                      control, &session->session, plan, &reason);
-    attune_pool_leave(model->host->pool);
+    --attune_inside;
     if (attune_plugin_said(code, model->generation->id, "session_begin", &reason, error))
         session->session = NULL;
     if (!code)
@@ -488,12 +488,11 @@ attune_code attune_session_step(attune_session *session, const attune_control *c
         return code;
     if (session->wish.swap == ATTUNE_SWAP_STEP)
         follow_swap(session);
-    attune_pool *pool = session->model->host->pool;
     attune_error reason = {.code = ATTUNE_OK};
-    attune_pool_enter(pool);
+    ++attune_inside;
     code = session->model->generation->sampler->session_step(session->session,
                                                              control ? control : &no_control, &made, &reason);
-    attune_pool_leave(pool);
+    --attune_inside;
     (void)attune_plugin_said(code, session->model->generation->id, "session_step", &reason, error);
     session->failed = code != ATTUNE_OK;
     session->done = !code && made.done;
@@ -509,14 +508,13 @@ attune_code attune_session_preview(attune_session *session, uint32_t index, cons
         code = attune_struct_in(image, sizeof *image, "attune_image", error);
     if (code)
         return code;
-    attune_pool *pool = session->model->host->pool;
     attune_image known = *image;
     attune_error reason = {.code = ATTUNE_OK};
     known.struct_size = sizeof known;
-    attune_pool_enter(pool);
+    ++attune_inside;
     code = session->model->generation->sampler->session_preview(
         session->session, index, control ? control : &no_control, &known, &reason);
-    attune_pool_leave(pool);
+    --attune_inside;
     (void)attune_plugin_said(code, session->model->generation->id, "session_preview", &reason, error);
     return code ? code : attune_struct_out(image, &known, sizeof known, "attune_image", error);
 }
