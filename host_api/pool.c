@@ -1,8 +1,8 @@
 /*
  * pool.c: parallel_for. A call is a job on its caller's stack, kept in a list while it has tasks to give
- * away; idle threads join the oldest job that has room. Tasks are handed out by one atomic counter, so they
- * start in ascending order: whatever was not started when a task fails has a higher number, which makes "the
- * lowest failing task" well defined.
+ * away; idle threads join the oldest job that has room. Its tasks lie in shares, one for each worker to begin
+ * in; who is done with one helps in the next. A failure ends what has a higher number and nothing else, which
+ * makes "the lowest failing task" well defined.
  */
 #include "pool.h"
 #include "fpenv.h"
@@ -20,20 +20,28 @@
  * often follows another at once. */
 #define SPIN_NANOSECONDS 50000u
 
+enum { MOST_SHARES = 16 };
+
+/* A stretch of the tasks. In loop after loop a thread mostly meets the rows that it has in its cache. */
+typedef struct share {
+    _Alignas(64) atomic_uint_fast64_t next;
+    uint64_t end;
+} share;
+
 typedef struct job {
-    struct job *next_job; /* the rest of this struct up to `next` never changes while the job is listed */
+    struct job *next_job; /* the rest of this struct up to `shares` never changes while the job is listed */
     attune_task task;
     void *context;
-    uint64_t n;
     uint32_t workers;
+    uint32_t shares;
     uint32_t joined; /* worker numbers given out so far; under the pool's lock, as all that follows but the
                         atomics */
-    atomic_uint_fast64_t next;
-    atomic_uint running; /* threads inside besides the caller; changed under the lock */
-    bool waiting;        /* the caller sleeps on `done` */
+    share share[MOST_SHARES];
+    atomic_uint_fast64_t limit; /* no task from here on starts: the lowest that failed, at first n */
+    atomic_uint running;        /* threads inside besides the caller; changed under the lock */
+    bool waiting;               /* the caller sleeps on `done` */
     pthread_cond_t done;
-    uint64_t failed; /* lowest task that failed, UINT64_MAX = none */
-    attune_code code;
+    attune_code code; /* of that task */
     attune_error error;
 } job;
 
@@ -81,10 +89,9 @@ static attune_code failed_task(uint64_t task, attune_code code, attune_error *er
 static void record_failure(attune_pool *pool, job *work, uint64_t task, attune_code code,
                            attune_error *error) {
     (void)failed_task(task, code, error);
-    atomic_store_explicit(&work->next, work->n, memory_order_relaxed);
     (void)pthread_mutex_lock(&pool->lock);
-    if (task < work->failed) {
-        work->failed = task;
+    if (task < atomic_load_explicit(&work->limit, memory_order_relaxed)) {
+        atomic_store_explicit(&work->limit, task, memory_order_relaxed);
         work->code = code;
         work->error = *error;
     }
@@ -96,25 +103,35 @@ static void run_tasks(attune_pool *pool, job *work, uint32_t worker) {
     uint64_t saved = attune_fpenv_default();
     here.inside = true;
     here.worker = worker;
-    for (;;) {
-        uint64_t task = atomic_fetch_add_explicit(&work->next, 1, memory_order_relaxed);
-        if (task >= work->n)
-            break;
-        error.code = ATTUNE_OK;
-        ++attune_inside;
-        attune_code code = work->task(work->context, task, worker, &error);
-        --attune_inside;
-        if (code)
-            record_failure(pool, work, task, code, &error);
+    for (uint32_t i = 0; i < work->shares; ++i) {
+        share *own = &work->share[(worker + i) % work->shares];
+        for (;;) {
+            uint64_t task = atomic_fetch_add_explicit(&own->next, 1, memory_order_relaxed);
+            if (task >= own->end || task >= atomic_load_explicit(&work->limit, memory_order_relaxed))
+                break;
+            error.code = ATTUNE_OK;
+            ++attune_inside;
+            attune_code code = work->task(work->context, task, worker, &error);
+            --attune_inside;
+            if (code)
+                record_failure(pool, work, task, code, &error);
+        }
     }
     here.inside = false;
     attune_fpenv_restore(saved);
 }
 
+static bool has_tasks(const job *work) {
+    for (uint32_t i = 0; i < work->shares; ++i)
+        if (atomic_load_explicit(&work->share[i].next, memory_order_relaxed) < work->share[i].end)
+            return true;
+    return false;
+}
+
 /* Under the lock: the oldest job that can use one more thread. */
 static job *find_job(attune_pool *pool) {
     for (job *work = pool->first; work; work = work->next_job)
-        if (work->joined < work->workers && atomic_load_explicit(&work->next, memory_order_relaxed) < work->n)
+        if (work->joined < work->workers && has_tasks(work))
             return work;
     return NULL;
 }
@@ -289,14 +306,19 @@ static attune_code run_shared(attune_pool *pool, uint32_t workers, uint64_t n, a
     work.next_job = NULL;
     work.task = task;
     work.context = context;
-    work.n = n;
     work.workers = workers;
     work.joined = 1; /* the caller is worker 0 */
-    atomic_init(&work.next, 0);
+    work.shares = workers < MOST_SHARES ? workers : MOST_SHARES;
+    uint64_t start = 0;
+    for (uint32_t i = 0; i < work.shares; ++i) {
+        atomic_init(&work.share[i].next, start);
+        start += n / work.shares + (i < n % work.shares);
+        work.share[i].end = start;
+    }
+    atomic_init(&work.limit, n);
     atomic_init(&work.running, 0);
     work.waiting = false;
     (void)pthread_cond_init(&work.done, NULL);
-    work.failed = UINT64_MAX;
     work.code = ATTUNE_OK;
     publish(pool, &work);
     run_tasks(pool, &work, 0);

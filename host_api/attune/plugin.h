@@ -69,9 +69,9 @@ typedef struct attune_parallel_service {
      * Run tasks 0 … n−1, each once, on at most stream->workers threads, the caller among them; returns when
      * all are done. Two running tasks never share a worker number. Nested calls run inline, ascending, under
      * the outer worker's number. Concurrent callers share the pool. Tasks run with the default floating-point
-     * environment (MXCSR 0x1F80). On errors the rest is skipped and that of the lowest-numbered task that
-     * failed is returned. How work is cut into tasks never depends on workers where the class is `invariant`
-     * or above.
+     * environment (MXCSR 0x1F80). After an error no task with a higher number starts, and that of the
+     * lowest-numbered task that fails is returned. How work is cut into tasks never depends on workers where
+     * the class is `invariant` or above.
      */
     attune_code (*parallel_for)(void *context, const attune_stream *stream, uint64_t n, attune_task task,
                                 void *task_context, attune_error *error);
