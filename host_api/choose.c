@@ -5,6 +5,7 @@
  * would not reproduce must not overrule the priorities that users know from the web UI.
  */
 #include "choose.h"
+#include "find_library.h"
 #include "structs.h"
 #include <stdlib.h>
 
@@ -83,6 +84,13 @@ static void judge_device(const choosing *in, option *one) {
                theirs ? theirs->name : "a device that no plugin drives");
 }
 
+static void judge_libraries(option *one) {
+    const char *const lacks = one->generation->lacks[one->index];
+    if (*lacks)
+        refuse(one, STAGE_DEVICE, ATTUNE_UNAVAILABLE, "needs %s, which is not found: %s", lacks,
+               ATTUNE_FIND_ADVICE);
+}
+
 static void judge_shape(const choosing *in, option *one) {
     const attune_attention_info *info = one->info;
     const attune_attention_problem *problem = in->problem;
@@ -144,6 +152,8 @@ static void judge_answer(const choosing *in, option *one) {
 
 static void judge(const choosing *in, option *one) {
     judge_device(in, one);
+    if (!one->code)
+        judge_libraries(one);
     if (!one->code)
         judge_shape(in, one);
     if (!one->code)
