@@ -96,37 +96,51 @@ END_TEST
 /* What is in lib/ hides what is installed. */
 #define HOLLOW(name) "printf 'int hollow;' | cc -shared -fPIC -x c - -Wl,-soname," name " -o lib/" name
 
-/* A runtime without its functions, and one that is not there: the plugin asks for a name that no machine has.
- */
+/* A copy of the build in b/ that asks for a library by a name that no machine has; its manifest says so. */
+#define RENAMED(from, to)                                                                                    \
+    "mkdir b && cp $B/attune-c*.so b && sed -i 's/" from "/" to "/g' b/attune-cuda.so && "                   \
+    "sed 's/" from "/" to "/g' $S/manifest.json > b/template && "                                            \
+    "$B/tools/fill_manifest b/template b b/manifest.json attune-sampler-cpu && "
+
+/* A runtime without its functions is found by the linker, one that is not there by the manifest. */
 START_TEST(without_the_runtime_only_the_plugin_is_lost) {
     static const struct {
-        const char *command, *reason;
+        const char *command, *reason, *advice;
     } ways[] = {{"mkdir lib && " HOLLOW("libcudart.so.13") " && LD_LIBRARY_PATH=$PWD/lib $HOST plugins",
-                 "undefined symbol: cuda"},
-                {"mkdir b && cp $B/attune-c*.so b && "
-                 "sed -i 's/libcudart\\.so\\.13/libcudart.so.99/g' b/attune-cuda.so && "
-                 "$B/tools/fill_manifest $S/manifest.json b b/manifest.json attune-sampler-cpu && "
-                 "$HOST plugins --plugin b/manifest.json",
-                 "libcudart.so.99: cannot open shared object file"}};
+                 "the dynamic linker refused it: ", "(install the libraries that it needs: ldd tells which)"},
+                {RENAMED("libcudart.so.13", "libcudart.so.99") "$HOST plugins --plugin b/manifest.json",
+                 "libcudart.so.99 is not found ", "(install it, or put its folder into LD_LIBRARY_PATH)"}};
     run_result r = run("%s", ways[_i].command);
     ck_assert_msg(r.status == 0, "%d: %s%s", r.status, r.out, r.err);
-    assert_has(r.out, "attune-cuda 0.1.0 (Attune)  refused: the dynamic linker refused it: ");
-    assert_has(r.out, ways[_i].reason);
-    assert_has(r.out, "(install the libraries that it needs");
+    char *const line = strstr(r.out, "attune-cuda 0.1.0 (Attune)  refused: ");
+    ck_assert_msg(line != NULL, "%s", r.out);
+    *strchr(line, '\n') = 0;
+    assert_has(line, ways[_i].reason);
+    assert_has(line, ways[_i].advice);
+    if (_i == 0)
+        assert_has(line, "undefined symbol: cuda");
+    *strchr(line, 0) = '\n';
     assert_has(r.out, "sub-quadratic  "); /* the CPU's backends serve */
     run_free(&r);
 }
 END_TEST
 
-/* A cuBLAS without its functions, and a file that is no library: `math` says what it needs, the others serve.
- */
+/* A cuBLAS without its functions, a file that is no library, and none: `math` says what it needs, the others
+ * serve. */
 START_TEST(without_cublas_only_math_is_lost) {
-    static const char *const libraries[] = {HOLLOW("libcublas.so.13"),
-                                            "printf 'no library' > lib/libcublas.so.13"};
-    run_result r = run("mkdir lib && cp $B/tests/cuda_emulator/libcudart.so.13 lib && %s && "
-                       "LD_LIBRARY_PATH=$PWD/lib $HOST bench attention --device cuda --dtype float16 "
+    static const struct {
+        const char *command, *plugin, *reason, *advice;
+    } ways[] = {{HOLLOW("libcublas.so.13") " && ", "",
+                 "math needs libcublas.so.13: ", "install cuBLAS of CUDA 13, or choose another backend"},
+                {"printf 'no library' > lib/libcublas.so.13 && ", "",
+                 "math needs libcublas.so.13: ", "install cuBLAS of CUDA 13, or choose another backend"},
+                {RENAMED("libcublas.so.13", "libcublas.so.99"), "--plugin b/manifest.json ",
+                 "needs libcublas.so.99, which is not found: ",
+                 "install it, or put its folder into LD_LIBRARY_PATH"}};
+    run_result r = run("mkdir lib && cp $B/tests/cuda_emulator/libcudart.so.13 lib && %s"
+                       "LD_LIBRARY_PATH=$PWD/lib $HOST bench attention %s--device cuda --dtype float16 "
                        "--shape 1,1,33,20,40 --json",
-                       libraries[_i]);
+                       ways[_i].command, ways[_i].plugin);
     ck_assert_msg(r.status == 0, "%d: %s%s", r.status, r.out, r.err);
     json_t *reply = run_json(&r), *results = json_object_get(reply, "results"), *one;
     size_t i, timed = 0;
@@ -135,12 +149,37 @@ START_TEST(without_cublas_only_math_is_lost) {
         timed += json_object_get(one, "milliseconds") != NULL;
         if (strcmp(json_string_value(json_object_get(one, "backend")), "math") == 0) {
             ck_assert_ptr_nonnull(refused);
-            assert_has(refused, "math needs libcublas.so.13: ");
-            assert_has(refused, "install cuBLAS of CUDA 13, or choose another backend");
+            assert_has(refused, ways[_i].reason);
+            assert_has(refused, ways[_i].advice);
         }
     }
     ck_assert_uint_eq(timed, 3);
     json_decref(reply);
+    run_free(&r);
+}
+END_TEST
+
+/* What the build's manifest requires is what the linker would have to find, and what is opened later. */
+START_TEST(the_manifest_names_what_is_needed) {
+    run_result r = run("cat $B/manifest.json");
+    json_t *manifest = run_json(&r), *library, *backend;
+    size_t i, k, found = 0;
+    json_array_foreach(json_object_get(manifest, "libraries"), i, library) {
+        if (strcmp(json_string_value(json_object_get(library, "id")), "attune-cuda") != 0)
+            continue;
+        ck_assert_str_eq(json_string_value(json_array_get(json_object_get(library, "requires"), 0)),
+                         "libcudart.so.13");
+        json_array_foreach(json_object_get(library, "attention"), k, backend) {
+            const json_t *requires = json_object_get(backend, "requires");
+            const int math = strcmp(json_string_value(json_object_get(backend, "id")), "math") == 0;
+            ck_assert_uint_eq(json_array_size(requires), math ? 1 : 0);
+            if (math)
+                ck_assert_str_eq(json_string_value(json_array_get(requires, 0)), "libcublas.so.13");
+            ++found;
+        }
+    }
+    ck_assert_uint_eq(found, 4);
+    json_decref(manifest);
     run_free(&r);
 }
 END_TEST
@@ -252,7 +291,8 @@ TCase *negotiation_cases(void) {
     TCase *c = tcase_create("negotiation");
     tcase_add_test(c, without_a_device_the_rest_serves_and_the_plugin_says_why);
     tcase_add_loop_test(c, without_the_runtime_only_the_plugin_is_lost, 0, 2);
-    tcase_add_loop_test(c, without_cublas_only_math_is_lost, 0, 2);
+    tcase_add_loop_test(c, without_cublas_only_math_is_lost, 0, 3);
+    tcase_add_test(c, the_manifest_names_what_is_needed);
     tcase_add_test(c, tensors_stay_where_they_are);
     tcase_add_loop_test(c, memory_and_budgets_filter, 0, 2);
     tcase_add_loop_test(c, every_capability_serves_under_the_web_uis_names, 0, 4);
