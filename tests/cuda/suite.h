@@ -30,6 +30,8 @@ cudaKernel_t suite_kernel(cudaLibrary_t library, const char *name);
 /* A library of hand-written PTX: a kernel "test" with parameters (a, b, c, out), each a 64-bit address, whose
  * body is given. */
 cudaLibrary_t suite_ptx(const char *body);
+/* The same for a target of its own; suite_ptx's is sm_80. */
+cudaLibrary_t suite_ptx_for(const char *target, const char *body);
 
 /* Device memory with a copy of `bytes` (NULL: as it comes). */
 void *suite_device(const void *bytes, size_t size);
