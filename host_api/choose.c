@@ -385,6 +385,15 @@ static void fill_choice(const choosing *in, const option *chosen, attune_choice 
     choice->workspace = chosen->answer.workspace;
 }
 
+/* Whether no candidate is on a device or of a vendor that was asked for: a library that was refused might
+ * have been. */
+static bool nobody_there(const choosing *in) {
+    for (uint32_t i = 0; i < in->count; ++i)
+        if (in->options[i].stage > ATTUNE_FILTER_VENDOR)
+            return false;
+    return true;
+}
+
 /* Who could have served: first who does serve where only the name stood in the way, then who keeps which
  * class. */
 static void hint_who(const choosing *in, attune_error *error) {
@@ -414,7 +423,7 @@ static void hint_who(const choosing *in, attune_error *error) {
     const attune_generation *refused = attune_snapshot_refused(in->snapshot);
     if (*text)
         attune_hint(error, "%s", text);
-    else if (!in->count && refused)
+    else if (refused && nobody_there(in))
         attune_hint(error, "%s was refused: %s", refused->id, refused->refused);
     else if (!in->count)
         attune_hint(error, "load a plugin: --plugin MANIFEST or ATTUNE_PLUGIN_PATH");

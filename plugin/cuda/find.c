@@ -4,12 +4,16 @@
 #include <stdio.h>
 #include <string.h>
 
+/* What most machines lack is said in few words, so that a line has room for what to do. */
 static attune_code no_devices(cudaError_t result, attune_error *error) {
-    return cuda_check(result, "create",
-                      result == cudaErrorInsufficientDriver
-                          ? "no NVIDIA driver, or one that is too old for CUDA 13"
-                          : "the GPUs cannot be counted",
-                      error);
+    const char *what = result == cudaErrorInsufficientDriver
+                           ? "no NVIDIA driver, or one that is too old for CUDA 13"
+                       : result == cudaErrorNoDevice ? "CUDA finds no GPU"
+                                                     : NULL;
+    const attune_code code = cuda_check(result, "create", "the GPUs cannot be counted", error);
+    if (what && error)
+        (void)snprintf(error->message, sizeof error->message, "%s: error %d", what, (int)result);
+    return code;
 }
 
 /* The bus address stands beside the product's name: with it two equal cards can be told apart in the slot. */

@@ -97,8 +97,8 @@ static const struct {
     const char *variable, *value, *message, *hint;
     int native;
 } unusable[] = {{"ATTUNE_EMULATOR_NO_DRIVER", "1",
-                 "no NVIDIA driver, or one that is too old for CUDA 13: ", "driver 580", 35},
-                {"ATTUNE_EMULATOR_DEVICES", "0", "the GPUs cannot be counted: ", "is a GPU there", 100},
+                 "no NVIDIA driver, or one that is too old for CUDA 13: error 35", "driver 580", 35},
+                {"ATTUNE_EMULATOR_DEVICES", "0", "CUDA finds no GPU: error 100", "is a GPU there", 100},
                 {"ATTUNE_EMULATOR_CC", "6.1",
                  "cuda:0 (Attune emulated GPU) has compute capability 6.1; CUDA 13 serves 7.5 and newer",
                  "Turing", 0}};

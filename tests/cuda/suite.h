@@ -39,6 +39,9 @@ void *suite_device(const void *bytes, size_t size);
 /* Launch with arguments of one block and wait. */
 cudaError_t suite_run(cudaKernel_t kernel, unsigned threads, void **arguments);
 
+/* FOLDER/NAME.npy, for a command line: random values of shape (1, 2, tokens, 40). */
+void suite_put_array(const char *name, int64_t tokens, uint64_t seed);
+
 TCase *attention_cases(void);
 TCase *command_cases(void);
 TCase *cublas_cases(void);
