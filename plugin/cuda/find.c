@@ -54,7 +54,13 @@ static attune_code read_device(int ordinal, cuda_device *device, attune_error *e
     return ATTUNE_OK;
 }
 
-attune_code cuda_find_devices(cuda_instance *cuda, attune_error *error) {
+static void left_out(const attune_log_service *log, int ordinal, const attune_error *reason) {
+    char line[sizeof reason->message + sizeof reason->hint + 32];
+    (void)snprintf(line, sizeof line, "cuda:%d is left out: %s (%s)", ordinal, reason->message, reason->hint);
+    log->log(log->context, ATTUNE_LOG_INFO, line);
+}
+
+attune_code cuda_find_devices(cuda_instance *cuda, const attune_log_service *log, attune_error *error) {
     int count = 0;
     const cudaError_t result = cudaGetDeviceCount(&count);
     if (result != cudaSuccess)
@@ -65,7 +71,10 @@ attune_code cuda_find_devices(cuda_instance *cuda, attune_error *error) {
         const attune_code one = read_device(i, &cuda->device[cuda->count], &reason);
         if (one == ATTUNE_OK) {
             ++cuda->count;
-        } else if (code == ATTUNE_OK) {
+            continue;
+        }
+        left_out(log, i, &reason);
+        if (code == ATTUNE_OK) {
             code = one;
             if (error)
                 *error = reason;
