@@ -72,9 +72,9 @@ cudaError_t suite_run(cudaKernel_t kernel, unsigned threads, void **arguments) {
 
 int main(void) {
     TCase *(*const cases[])(void) = {
-        runtime_cases,     opcode_cases,      fragment_cases, mutant_cases,   kernel_mutant_cases,
-        tensor_core_cases, attention_cases,   cublas_cases,   portable_cases, backend_cases,
-        device_cases,      negotiation_cases, swap_cases,     command_cases};
+        runtime_cases,       opcode_cases,      shipped_opcode_cases, fragment_cases, mutant_cases,
+        kernel_mutant_cases, tensor_core_cases, attention_cases,      cublas_cases,   portable_cases,
+        backend_cases,       device_cases,      negotiation_cases,    swap_cases,     command_cases};
     Suite *suite = suite_create("cuda");
     for (size_t i = 0; i < sizeof cases / sizeof *cases; ++i) {
         TCase *made = cases[i]();

@@ -49,6 +49,7 @@ TCase *fragment_cases(void);
 TCase *kernel_mutant_cases(void);
 TCase *mutant_cases(void);
 TCase *opcode_cases(void);
+TCase *shipped_opcode_cases(void);
 TCase *backend_cases(void);
 TCase *device_cases(void);
 TCase *negotiation_cases(void);
