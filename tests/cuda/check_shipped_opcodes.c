@@ -135,39 +135,54 @@ static int elements_of(int vector) {
     return 1 << vector;
 }
 
-/* Stores what it has loaded, by way of the space; nothing beside it is touched. */
-static void move_one(int space, int vector, int type) {
+/* "ld.global.v2.u32 {%v0, %v1}, [%a];", or an instruction for each element where `vector` is 0. */
+static size_t put_access(char *text, size_t room, int load, const char *space, int vector, int type, int n,
+                         const char *from) {
+    size_t used = 0;
+    for (int i = 0; i < (vector ? 1 : n); ++i) {
+        char list[64], place[32];
+        if (vector == 2)
+            snprintf(list, sizeof list, "{%%v0, %%v1, %%v2, %%v3}");
+        else
+            snprintf(list, sizeof list, vector ? "{%%v%d, %%v1}" : "%%v%d", i);
+        snprintf(place, sizeof place, "[%s+%d]", from, i * types[type].bits / 8);
+        used += (size_t)snprintf(text + used, room - used, "%s.%s%s%s.%s %s, %s;\n", load ? "ld" : "st",
+                                 space, vector ? "." : "", vectors[vector], types[type].name,
+                                 load ? list : place, load ? place : list);
+    }
+    return used;
+}
+
+/* Bytes go from a by way of the space to out; of the four accesses one alone is a vector's, so that none
+ * undoes what another one does. Nothing beside them is touched. */
+static void move_one(int space, int vector, int type, int which) {
+    static const char *const places[] = {"%a", "%to", "%to", "%out"};
     const int n = elements_of(vector), bytes = n * types[type].bits / 8;
-    char list[64] = "%v0", form[32], body[2048];
     unsigned char a[LANES][ROOM], out[LANES][ROOM], before[LANES][ROOM];
+    char body[2048];
     if (bytes > ROOM)
         return;
-    for (int i = 1; i < n; ++i)
-        snprintf(list + strlen(list), sizeof list - strlen(list), ", %%v%d", i);
-    snprintf(form, sizeof form, "%s%s.%s", vectors[vector], vector ? "" : "", types[type].name);
-    snprintf(body, sizeof body,
-             ".reg .b%d %%v<4>;\n.reg .b64 %%to;\n.local .align 16 .b8 own[16];\nmov.u64 %%to, "
-             "%s;\n%sld.global%s%s "
-             "{%s}, [%%a];\nst.%s%s%s [%%to], {%s};\nmov.b%d %%v0, 0;\nld.%s%s%s {%s}, "
-             "[%%to];\nst.global%s%s [%%out], "
-             "{%s};",
-             types[type].bits, space == 1 ? "tile" : "own",
-             space == 0   ? "add.s64 %to, %b, 0;\n"
-             : space == 1 ? "add.s64 %to, %to, %at;\n"
-                          : "",
-             vector ? "." : "", form, list, spaces[space], vector ? "." : "", form, list, types[type].bits,
-             spaces[space], vector ? "." : "", form, list, vector ? "." : "", form, list);
-    if (!vector) /* one element stands without braces */
-        for (char *c = strchr(body, '{'); c; c = strchr(c, '{'))
-            *c = ' ', *strchr(c, '}') = ' ';
+    size_t used = (size_t)snprintf(body, sizeof body,
+                                   ".reg .b%d %%v<4>;\n.reg .b64 %%to;\n.local .align 16 .b8 own[16];\n%s",
+                                   types[type].bits,
+                                   space == 0   ? "mov.u64 %to, %b;\n"
+                                   : space == 1 ? "mov.u64 %to, tile;\nadd.s64 %to, %to, %at;\n"
+                                                : "mov.u64 %to, own;\n");
+    for (int i = 0; i < 4; ++i) {
+        if (i == 2) /* what is read back is not what still stands in the registers */
+            for (int k = 0; k < n; ++k)
+                used += (size_t)snprintf(body + used, sizeof body - used, "mov.b%d %%v%d, 0;\n",
+                                         types[type].bits, k);
+        used += put_access(body + used, sizeof body - used, i % 2 == 0, i % 3 ? spaces[space] : "global",
+                           i == which ? vector : 0, type, n, places[i]);
+    }
     for (int i = 0; i < LANES * ROOM; ++i)
         a[i / ROOM][i % ROOM] = (unsigned char)(i * 37 + 11),
                         before[i / ROOM][i % ROOM] = (unsigned char)(i * 5 + 1);
     memcpy(out, before, sizeof out);
     run_lanes(body, a, before, out);
     for (int l = 0; l < LANES; ++l) {
-        ck_assert_msg(memcmp(out[l], a[l], (size_t)bytes) == 0, "%s.%s by way of %s, lane %d:\n%s",
-                      vectors[vector], types[type].name, spaces[space], l, body);
+        ck_assert_msg(memcmp(out[l], a[l], (size_t)bytes) == 0, "lane %d, after\n%s", l, body);
         ck_assert_mem_eq(out[l] + bytes, before[l] + bytes, (size_t)(ROOM - bytes));
     }
 }
@@ -175,7 +190,8 @@ static void move_one(int space, int vector, int type) {
 START_TEST(loads_and_stores_of_every_form) {
     for (int space = 0; space < SPACES; ++space)
         for (int vector = 0; vector < VECTORS; ++vector)
-            move_one(space, vector, _i);
+            for (int which = 0; which < 4; ++which)
+                move_one(space, vector, _i, which);
     ck_assert_uint_eq(cuda_emulator_reports(NULL, 0), 0);
 }
 END_TEST
