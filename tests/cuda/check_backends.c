@@ -73,9 +73,10 @@ START_TEST(backends_are_near_double) {
 }
 END_TEST
 
-/* More heads than a grid's y and z have blocks; one key, so that the output is its value. */
+/* More heads than a grid's y and z have blocks; one key, so that the output is its value. (`sdp`:
+ * check_tensor_cores.c.) */
 START_TEST(many_heads_are_all_computed) {
-    static const char *const names[] = {"sdp-no-mem", "sdp", "xformers", "math"};
+    static const char *const names[] = {"sdp-no-mem", "xformers", "math"};
     const attention_case c = {.batch = 8200,
                               .heads_q = 8,
                               .heads_kv = 8,
@@ -226,7 +227,7 @@ END_TEST
 TCase *backend_cases(void) {
     TCase *c = tcase_create("backends");
     tcase_add_loop_test(c, backends_are_near_double, 0, BACKENDS * CAPABILITIES);
-    tcase_add_loop_test(c, many_heads_are_all_computed, 0, 4);
+    tcase_add_loop_test(c, many_heads_are_all_computed, 0, 3);
     tcase_add_test(c, what_is_written_overlaps_nothing);
     tcase_add_loop_test(c, refusals_have_reasons, 0, (int)(sizeof refusals / sizeof *refusals));
     return c;
