@@ -5,6 +5,7 @@
  * would not reproduce must not overrule the priorities that users know from the web UI.
  */
 #include "choose.h"
+#include "find_library.h"
 #include "structs.h"
 #include <stdlib.h>
 
@@ -83,6 +84,13 @@ static void judge_device(const choosing *in, option *one) {
                theirs ? theirs->name : "a device that no plugin drives");
 }
 
+static void judge_libraries(option *one) {
+    const char *const lacks = one->generation->lacks[one->index];
+    if (*lacks)
+        refuse(one, STAGE_DEVICE, ATTUNE_UNAVAILABLE, "needs %s, which is not found: %s", lacks,
+               ATTUNE_FIND_ADVICE);
+}
+
 static void judge_shape(const choosing *in, option *one) {
     const attune_attention_info *info = one->info;
     const attune_attention_problem *problem = in->problem;
@@ -144,6 +152,8 @@ static void judge_answer(const choosing *in, option *one) {
 
 static void judge(const choosing *in, option *one) {
     judge_device(in, one);
+    if (!one->code)
+        judge_libraries(one);
     if (!one->code)
         judge_shape(in, one);
     if (!one->code)
@@ -375,6 +385,15 @@ static void fill_choice(const choosing *in, const option *chosen, attune_choice 
     choice->workspace = chosen->answer.workspace;
 }
 
+/* Whether no candidate is on a device or of a vendor that was asked for: a library that was refused might
+ * have been. */
+static bool nobody_there(const choosing *in) {
+    for (uint32_t i = 0; i < in->count; ++i)
+        if (in->options[i].stage > ATTUNE_FILTER_VENDOR)
+            return false;
+    return true;
+}
+
 /* Who could have served: first who does serve where only the name stood in the way, then who keeps which
  * class. */
 static void hint_who(const choosing *in, attune_error *error) {
@@ -404,7 +423,7 @@ static void hint_who(const choosing *in, attune_error *error) {
     const attune_generation *refused = attune_snapshot_refused(in->snapshot);
     if (*text)
         attune_hint(error, "%s", text);
-    else if (!in->count && refused)
+    else if (refused && nobody_there(in))
         attune_hint(error, "%s was refused: %s", refused->id, refused->refused);
     else if (!in->count)
         attune_hint(error, "load a plugin: --plugin MANIFEST or ATTUNE_PLUGIN_PATH");

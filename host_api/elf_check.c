@@ -257,8 +257,10 @@ static bool scan_symbols(const elf *in, const dynamic_tables *tables, char reaso
     return false;
 }
 
-static bool scan_needed(const elf *in, const Elf64_Phdr *dynamic, const dynamic_tables *tables,
-                        char reason[96]) {
+/* The index-th library that it needs beyond libc and libm: its name, "?" for one that cannot be read, or
+ * NULL. */
+static const char *needed_at(const elf *in, const Elf64_Phdr *dynamic, const dynamic_tables *tables,
+                             uint32_t index) {
     static const char *const plain[] = {"libc.so.6", "libm.so.6", "ld-linux-x86-64.so.2",
                                         "ld-linux-aarch64.so.1"};
     for (uint64_t at = 0; at + sizeof(Elf64_Dyn) <= dynamic->p_filesz; at += sizeof(Elf64_Dyn)) {
@@ -271,38 +273,80 @@ static bool scan_needed(const elf *in, const Elf64_Phdr *dynamic, const dynamic_
         bool known = false;
         for (size_t i = 0; name && i < sizeof plain / sizeof *plain; ++i)
             known |= strcmp(name, plain[i]) == 0;
-        if (!known) {
-            (void)snprintf(reason, 96, "it needs %.64s", name ? name : "?");
-            return true;
-        }
+        if (!known && index-- == 0)
+            return name ? name : "?";
     }
-    return false;
+    return NULL;
+}
+
+/* The dynamic segment that the linker takes, of several the last; false where a header cannot be read. */
+static bool find_dynamic(elf *in, const void *bytes, uint64_t size, Elf64_Phdr *dynamic, bool *local) {
+    Elf64_Phdr part;
+    *in = (elf){.bytes = bytes, .size = size, .file = "", .error = NULL};
+    memset(dynamic, 0, sizeof *dynamic);
+    *local = false;
+    if (!take(in, 0, &in->header, sizeof in->header))
+        return false;
+    for (unsigned i = 0; i < in->header.e_phnum; ++i) {
+        if (!segment(in, i, &part))
+            break;
+        *local |= part.p_type == PT_TLS;
+        if (part.p_type == PT_DYNAMIC)
+            *dynamic = part;
+    }
+    return true;
 }
 
 void attune_elf_unload_risk(const void *bytes, uint64_t size, char reason[96]) {
-    elf in = {.bytes = bytes, .size = size, .file = "", .error = NULL};
+    elf in;
     dynamic_tables tables = {0};
-    Elf64_Phdr part, dynamic;
-    memset(&dynamic, 0, sizeof dynamic);
+    Elf64_Phdr dynamic;
+    bool local;
     *reason = 0;
-    if (!take(&in, 0, &in.header, sizeof in.header)) {
+    if (!find_dynamic(&in, bytes, size, &dynamic, &local))
         (void)snprintf(reason, 96, "its headers cannot be read");
-        return;
-    }
-    for (unsigned i = 0; i < in.header.e_phnum; ++i) {
-        if (!segment(&in, i, &part))
-            break;
-        if (part.p_type == PT_TLS)
-            (void)snprintf(reason, 96, "it has thread-local storage");
-        if (part.p_type == PT_DYNAMIC)
-            dynamic = part;
-    }
-    if (*reason)
-        return;
-    if (dynamic.p_type != PT_DYNAMIC || !find_tables(&in, &dynamic, &tables))
+    else if (local)
+        (void)snprintf(reason, 96, "it has thread-local storage");
+    else if (dynamic.p_type != PT_DYNAMIC || !find_tables(&in, &dynamic, &tables))
         (void)snprintf(reason, 96, "its symbols cannot be scanned");
     else if (tables.pinned)
         (void)snprintf(reason, 96, "it asks not to be unmapped (NODELETE)");
-    else if (!scan_symbols(&in, &tables, reason))
-        (void)scan_needed(&in, &dynamic, &tables, reason);
+    else if (!scan_symbols(&in, &tables, reason)) {
+        const char *const needed = needed_at(&in, &dynamic, &tables, 0);
+        if (needed)
+            (void)snprintf(reason, 96, "it needs %.64s", needed);
+    }
+}
+
+const char *attune_elf_needed(const void *bytes, uint64_t size, uint32_t index) {
+    elf in;
+    dynamic_tables tables = {0};
+    Elf64_Phdr dynamic;
+    bool local;
+    return find_dynamic(&in, bytes, size, &dynamic, &local) && find_tables(&in, &dynamic, &tables)
+               ? needed_at(&in, &dynamic, &tables, index)
+               : NULL;
+}
+
+void attune_elf_search_path(const void *bytes, uint64_t size, char *out, size_t room) {
+    elf in;
+    dynamic_tables tables = {0};
+    Elf64_Phdr dynamic;
+    bool local;
+    const char *rpath = NULL, *runpath = NULL;
+    *out = 0;
+    if (!find_dynamic(&in, bytes, size, &dynamic, &local) || !find_tables(&in, &dynamic, &tables))
+        return;
+    for (uint64_t at = 0; at + sizeof(Elf64_Dyn) <= dynamic.p_filesz; at += sizeof(Elf64_Dyn)) {
+        Elf64_Dyn entry;
+        if (!take(&in, dynamic.p_offset + at, &entry, sizeof entry) || entry.d_tag == DT_NULL)
+            break;
+        if (entry.d_tag == DT_RPATH)
+            rpath = text_at(&in, &tables, entry.d_un.d_val);
+        if (entry.d_tag == DT_RUNPATH)
+            runpath = text_at(&in, &tables, entry.d_un.d_val);
+    }
+    const char *const path = runpath ? runpath : rpath;
+    if (path && strlen(path) < room)
+        (void)snprintf(out, room, "%s", path);
 }

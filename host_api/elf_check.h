@@ -24,4 +24,12 @@ attune_code attune_elf_check(const void *bytes, uint64_t size, const char *arch,
  */
 void attune_elf_unload_risk(const void *bytes, uint64_t size, char reason[96]);
 
+/* [any] The index-th library beyond libc and libm that one that attune_elf_check accepted needs, a text
+ * within `bytes`; NULL behind the last. */
+const char *attune_elf_needed(const void *bytes, uint64_t size, uint32_t index);
+
+/* [any] Where a library that attune_elf_check accepted says that those that it needs lie: its RUNPATH, or its
+ * RPATH where it has none, a list with colons; "" = nothing, or more than fits. */
+void attune_elf_search_path(const void *bytes, uint64_t size, char *out, size_t room);
+
 #endif

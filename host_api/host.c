@@ -100,8 +100,9 @@ static void refuse(attune_generation *generation, const attune_error *error, boo
     if (first->code == ATTUNE_OK)
         *first = *error;
     atomic_store(&generation->state, ATTUNE_STATE_REFUSED);
-    (void)snprintf(generation->refused, sizeof generation->refused,
-                   *error->hint ? "%.240s (%.74s)" : "%.310s", error->message, error->hint);
+    const size_t room = sizeof generation->refused, hint = *error->hint ? strlen(error->hint) + 3 : 0;
+    (void)snprintf(generation->refused, room, hint ? "%.*s (%s)" : "%.*s", (int)(room - 1 - hint),
+                   error->message, error->hint);
     generation->refused_code = error->code;
     const bool news = !quietly || !attune_lacks_machine(generation->stage, error->code);
     attune_log(&generation->host->logger, news ? ATTUNE_LOG_WARNING : ATTUNE_LOG_INFO, generation->id,

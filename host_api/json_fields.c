@@ -115,6 +115,17 @@ static bool is_interface(const char *text) {
     return is_name(name) && digits > 0 && digits < 6 && slash[1] != '0' && !slash[1 + digits];
 }
 
+/* "libNAME.so", with or without a version behind it. */
+static bool is_library(const char *text) {
+    const char *so = strstr(text, ".so");
+    if (!letter_or_digit(*text) || !so || (so[3] && so[3] != '.'))
+        return false;
+    for (; *text; ++text)
+        if (!letter_or_digit(*text) && !strchr("._-+", *text))
+            return false;
+    return true;
+}
+
 static bool is_line(const char *text) {
     if (!*text)
         return false;
@@ -131,6 +142,9 @@ static const char *expected_text(json_text kind) {
         [JSON_TEXT_VERSION] = "a version such as \"1.2.3\"",
         [JSON_TEXT_PATH] = "a relative path beneath the manifest's folder, without \"..\" or empty parts",
         [JSON_TEXT_INTERFACE] = "an interface with its revision, such as \"attune.attention/1\"",
+        [JSON_TEXT_LIBRARY] = "a shared library's name, such as \"libm.so.6\"",
+        [JSON_TEXT_REQUIRED] =
+            "an interface such as \"attune.attention/1\", or a shared library's name such as \"libm.so.6\"",
         [JSON_TEXT_VENDOR] = "a vendor's name or \"*\"",
     };
     return text[kind];
@@ -149,6 +163,10 @@ static attune_code check_text(const json_place *place, const char *where, const 
         right = is_path(text);
     if (right && kind == JSON_TEXT_INTERFACE)
         right = is_interface(text);
+    if (right && kind == JSON_TEXT_LIBRARY)
+        right = is_library(text);
+    if (right && kind == JSON_TEXT_REQUIRED)
+        right = is_interface(text) || is_library(text);
     if (right && strlen(text) < size) {
         attune_text_copy(out, size, text);
         return ATTUNE_OK;

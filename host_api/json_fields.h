@@ -23,6 +23,8 @@ typedef enum json_text {
     JSON_TEXT_VERSION,   /* semver: "1.2.3", "1.2.3-rc.1" */
     JSON_TEXT_PATH,      /* relative, no empty, "." or ".." component, no backslash */
     JSON_TEXT_INTERFACE, /* "attune.attention/1" */
+    JSON_TEXT_LIBRARY,   /* a shared library by its soname: "libm.so.6" */
+    JSON_TEXT_REQUIRED,  /* an interface or a library */
     JSON_TEXT_VENDOR     /* as ANY, or "*" */
 } json_text;
 

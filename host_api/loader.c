@@ -1,6 +1,7 @@
 /* loader.c: the checks before dlopen, dlopen of the private copy, negotiation, create; and the way back. */
 #include "loader.h"
 #include "elf_check.h"
+#include "find_library.h"
 #include "structs.h"
 #include <dlfcn.h>
 #include <link.h>
@@ -48,9 +49,14 @@ static int has_level(const char *name, int *level) {
 #endif
 }
 
-static attune_code check_requires(const attune_manifest_library *library, attune_error *error) {
+/* Interfaces have a revision behind a slash, shared libraries have no slash. */
+static bool is_interface(const char *required) {
+    return strchr(required, '/') != NULL;
+}
+
+static attune_code check_interfaces(const attune_manifest_library *library, attune_error *error) {
     for (uint32_t i = 0; i < library->requires.count; ++i) {
-        bool known = false;
+        bool known = !is_interface(library->requires.name[i]);
         for (size_t k = 0; k < sizeof known_interfaces / sizeof *known_interfaces; ++k)
             known |= strcmp(library->requires.name[i], known_interfaces[k]) == 0;
         if (!known)
@@ -59,6 +65,26 @@ static attune_code check_requires(const attune_manifest_library *library, attune
                                library->requires.name[i], ATTUNE_VERSION);
     }
     return ATTUNE_OK;
+}
+
+const char *attune_loader_lacks(const attune_generation *generation, const attune_names *requires) {
+    for (uint32_t i = 0; i < requires->count; ++i)
+        if (!is_interface(requires->name[i]) &&
+            !attune_find_library(requires->name[i], generation->search_path))
+    return requires->name[i];
+    return NULL;
+}
+
+/* What it needs is looked for before the linker does, which would run what it finds first. */
+static attune_code check_libraries(attune_generation *generation, const attune_manifest_library *library,
+                                   attune_error *error) {
+    generation->stage = ATTUNE_STAGE_LIBRARIES;
+    const char *const lacks = attune_loader_lacks(generation, &library->requires);
+    if (!lacks)
+        return ATTUNE_OK;
+    (void)attune_fail(error, ATTUNE_UNAVAILABLE, ATTUNE_DOMAIN, generation->path, "%s is not found", lacks);
+    attune_hint(error, "%s", ATTUNE_FIND_ADVICE);
+    return ATTUNE_UNAVAILABLE;
 }
 
 attune_code attune_loader_fits(const attune_manifest *manifest, const attune_manifest_library *library,
@@ -80,10 +106,10 @@ attune_code attune_loader_fits(const attune_manifest *manifest, const attune_man
                     manifest->abi_min > ATTUNE_ABI_VERSION ? "newer" : "older");
         return ATTUNE_UNIMPLEMENTED;
     }
-    return check_requires(library, error);
+    return check_interfaces(library, error);
 }
 
-/* Everything up to a copy whose bytes are known to be right. */
+/* Everything up to a copy whose bytes are known to be right, on a machine that has what it needs. */
 attune_code attune_loader_check(attune_generation *generation, int folder, const char *folder_path,
                                 const attune_manifest_library *library, attune_error *error) {
     generation->stage = "check";
@@ -108,10 +134,13 @@ attune_code attune_loader_check(attune_generation *generation, int folder, const
         code = attune_copy_verify(&generation->copy, library->sha256, path, error);
     if (!code)
         code = attune_elf_check(generation->copy.bytes, size, library->arch, path, error);
-    if (!code)
+    if (!code) {
         attune_elf_unload_risk(generation->copy.bytes, size, generation->unload_risk);
+        attune_elf_search_path(generation->copy.bytes, size, generation->search_path,
+                               sizeof generation->search_path);
+    }
     attune_copy_unmap(&generation->copy);
-    return code;
+    return code ? code : check_libraries(generation, library, error);
 }
 
 /* The highest ABI that both speak, as the entry says it, checked against what the manifest promised. */
@@ -174,7 +203,7 @@ static attune_code open_library(attune_generation *generation, attune_error *err
     const char *reason = dlerror();
     (void)attune_fail(error, ATTUNE_UNAVAILABLE, ATTUNE_DOMAIN, generation->path,
                       "the dynamic linker refused it: %s", reason ? reason : "no reason given");
-    attune_hint(error, "install the libraries that it needs: ldd %s", generation->path);
+    attune_hint(error, "install the libraries that it needs: ldd tells which");
     return ATTUNE_UNAVAILABLE;
 }
 
@@ -276,8 +305,10 @@ void attune_loader_unload(attune_generation *generation) {
     free(generation->devices);
     free(generation->backends);
     free(generation->memory_min);
+    free(generation->lacks);
     generation->devices = NULL;
     generation->backends = NULL;
     generation->memory_min = NULL;
+    generation->lacks = NULL;
     close_library(generation);
 }

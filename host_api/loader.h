@@ -14,8 +14,13 @@
 attune_code attune_loader_fits(const attune_manifest *manifest, const attune_manifest_library *library,
                                int *level, attune_error *error);
 
-/* [any] The first half of a load: everything up to a copy whose bytes are known to be right; no code of it
- * runs. What it holds is given back by attune_loader_unload or the generation's last lease. */
+/* [any] The first of the shared libraries of a manifest's `requires` that the generation's code would not
+ * find, or NULL. */
+const char *attune_loader_lacks(const attune_generation *generation, const attune_names *requires);
+
+/* [any] The first half of a load: everything up to a copy whose bytes are known to be right, on a machine
+ * that has the shared libraries that the manifest requires; no code of it or of them runs. What it holds is
+ * given back by attune_loader_unload or the generation's last lease. */
 attune_code attune_loader_check(attune_generation *generation, int folder, const char *folder_path,
                                 const attune_manifest_library *library, attune_error *error);
 /* [any] The second half: dlopen of the copy, negotiation, create, tables. */
@@ -24,8 +29,8 @@ attune_code attune_loader_start(attune_generation *generation, const attune_mani
 
 /* [any] Both: load `library` from beneath the open folder into `generation` (new, its id, version and path
  * are set). Blocks. On failure the generation holds nothing but what had to stay mapped. Errors: of files.h
- * and elf_check.h; UNAVAILABLE (dlopen, create), UNIMPLEMENTED (ABI, missing table entries),
- * FAILED_PRECONDITION (tables and manifest disagree: the field and both values). */
+ * and elf_check.h; UNAVAILABLE (a shared library is missing, dlopen, create), UNIMPLEMENTED (ABI, missing
+ * table entries), FAILED_PRECONDITION (tables and manifest disagree: the field and both values). */
 attune_code attune_loader_load(attune_generation *generation, int folder, const char *folder_path,
                                const attune_manifest *manifest, const attune_manifest_library *library,
                                attune_error *error);

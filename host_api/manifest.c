@@ -81,8 +81,9 @@ static attune_code read_backend(const json_place *place, attune_manifest_backend
 
 static attune_code read_attention(const json_place *parent, const json_t *value, const char *path,
                                   attune_manifest_backend *out) {
-    static const char *const keys[] = {"id",    "aliases",  "priority", "devices",     "vendors",    "dtypes",
-                                       "masks", "head_dim", "memory",   "determinism", "arithmetic", NULL};
+    static const char *const keys[] = {"id",         "aliases",  "priority", "devices", "vendors",
+                                       "dtypes",     "masks",    "head_dim", "memory",  "determinism",
+                                       "arithmetic", "requires", NULL};
     static const char *const head_keys[] = {"min", "max", NULL};
     json_place place, head;
     int64_t priority = 0, least = 0, most = 0;
@@ -91,6 +92,9 @@ static attune_code read_attention(const json_place *parent, const json_t *value,
         code = read_backend(&place, out);
     if (!code)
         code = json_names_field(&place, "aliases", JSON_TEXT_NAME, 0, ATTUNE_MAX_ALIASES, &out->aliases);
+    if (!code && json_object_get(value, "requires"))
+        code =
+            json_names_field(&place, "requires", JSON_TEXT_LIBRARY, 0, ATTUNE_MANIFEST_NAMES, &out->requires);
     if (!code)
         code = json_integer_field(&place, "priority", -1000000, 1000000, &priority);
     if (!code)
@@ -208,7 +212,7 @@ static attune_code read_library(const json_place *parent, const json_t *value, c
     if (!code)
         code = read_identity(&place, out);
     if (!code)
-        code = json_names_field(&place, "requires", JSON_TEXT_INTERFACE, 0, ATTUNE_MANIFEST_NAMES,
+        code = json_names_field(&place, "requires", JSON_TEXT_REQUIRED, 0, ATTUNE_MANIFEST_NAMES,
                                 &out->requires);
     if (!code)
         code = json_names_field(&place, "interfaces", JSON_TEXT_INTERFACE, 1, ATTUNE_MANIFEST_NAMES,

@@ -24,11 +24,12 @@ typedef struct attune_names {
 typedef struct attune_manifest_backend {
     char id[32];
     char arithmetic[32];
-    attune_names devices; /* kinds: "cpu", "cuda", "opencl" */
-    attune_names vendors; /* of devices; "*" = any */
-    attune_names aliases; /* at most ATTUNE_MAX_ALIASES */
-    uint32_t dtypes;      /* ATTUNE_DTYPE_BIT_… */
-    uint32_t masks;       /* ATTUNE_MASK_BIT_… */
+    attune_names devices;  /* kinds: "cpu", "cuda", "opencl" */
+    attune_names vendors;  /* of devices; "*" = any */
+    attune_names aliases;  /* at most ATTUNE_MAX_ALIASES */
+    attune_names requires; /* shared libraries that it opens when it first runs: "libcublas.so.13" */
+    uint32_t dtypes;       /* ATTUNE_DTYPE_BIT_… */
+    uint32_t masks;        /* ATTUNE_MASK_BIT_… */
     uint32_t head_dim_min;
     uint32_t head_dim_max; /* 0 = no limit */
     int32_t priority;
@@ -45,8 +46,8 @@ typedef struct attune_manifest_library {
     char isa_min[16];
     uint64_t size;
     uint8_t sha256[32];
-    int32_t unload_safe; /* "unload": "safe" (1) or "park" (0) */
-    attune_names requires;
+    int32_t unload_safe;   /* "unload": "safe" (1) or "park" (0) */
+    attune_names requires; /* interfaces that the host must know, and shared libraries */
     attune_names interfaces;
     uint32_t attention_count;
     uint32_t sampler_count;

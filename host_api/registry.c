@@ -87,7 +87,8 @@ void attune_snapshot_release(attune_snapshot *snapshot) {
 
 bool attune_lacks_machine(const char *stage, attune_code code) {
     return code == ATTUNE_UNAVAILABLE &&
-           (strcmp(stage, "read") == 0 || strcmp(stage, "load") == 0 || strcmp(stage, "create") == 0);
+           (strcmp(stage, "read") == 0 || strcmp(stage, ATTUNE_STAGE_LIBRARIES) == 0 ||
+            strcmp(stage, "load") == 0 || strcmp(stage, "create") == 0);
 }
 
 attune_generation *attune_generation_new(attune *host) {

@@ -48,6 +48,7 @@ typedef struct attune_generation {
     char manifest[512];
     uint8_t sha256[32];
     const char *stage;              /* what is being done to load it: static text */
+    char search_path[512];          /* where its code looks for shared libraries first; see elf_check.h */
     char unload_risk[96];           /* why it is parked rather than unmapped; "" = nothing found */
     struct attune_generation *next; /* in the registry's list of all */
     struct attune_burial *burial;   /* for its end, made at the start so that ending cannot fail */
@@ -66,11 +67,15 @@ typedef struct attune_generation {
     const attune_attention_interface *attention;
     attune_attention_info *backends;
     uint64_t *memory_min; /* of each backend, from the manifest */
+    char (*lacks)[32];    /* of each backend: a shared library that it needs and that is not found, or "" */
     uint32_t attention_count;
     const attune_sampler_interface *sampler; /* NULL = none */
     attune_sampler_info sampler_info;
     uint64_t sampler_memory_min;
 } attune_generation;
+
+/* The stage between the checks of a file and its load: are the shared libraries there that it needs? */
+#define ATTUNE_STAGE_LIBRARIES "libraries"
 
 /* [any] Whether a refusal with `code`, at `stage`, says that this machine lacks what the library needs (an
  * instruction set, a shared library, a GPU) and not that something is wrong with the plugin. It is then no

@@ -245,12 +245,14 @@ static attune_code run_case(bench *on, uint32_t index, uint32_t number, const ui
     return code;
 }
 
-/* All cases of one backend. */
+/* All cases of one backend. One that lacks a shared library serves nobody, and is asked nothing. */
 static attune_code test_backend(bench *on, uint32_t index, attune_error *error) {
     attune_generation *generation = on->generation;
     const attune_attention_info *info = &generation->backends[index];
     const uint32_t *bits = attune_self_test_bits;
     uint32_t answered = 0;
+    if (*generation->lacks[index])
+        return ATTUNE_OK;
     attune_code code = attune_place_open(generation, &info->device, &on->place, error);
     const char *untested = on->place.missing ? "no loaded plugin drives its device" : NULL;
     for (uint32_t number = 0; number < ATTUNE_SELF_TESTS && !code && !untested; ++number) {

@@ -54,7 +54,9 @@ static attune_code stage(swap *work, attune_generation *next, const attune_gener
     *unchanged = same && serves(old);
     if (code || *unchanged)
         return code;
-    if (same && attune_lacks_machine(old->stage, old->refused_code)) {
+    /* What it lacked is tried again where that is known without running its code. */
+    if (same && strcmp(old->stage, ATTUNE_STAGE_LIBRARIES) != 0 &&
+        attune_lacks_machine(old->stage, old->refused_code)) {
         next->stage = old->stage;
         return attune_fail(error, ATTUNE_UNAVAILABLE, library->id, next->stage, "%.250s", old->refused);
     }

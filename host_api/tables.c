@@ -244,6 +244,12 @@ static attune_code read_one_backend(const reading *in, const attune_attention_in
     if (!manifest)
         return disagree(in, "attention", "\"%s\" is not in the manifest and in the library", info->name);
     generation->memory_min[i] = manifest->memory_min;
+    const char *const lacks = attune_loader_lacks(generation, &manifest->requires);
+    if (lacks) {
+        attune_text_copy(generation->lacks[i], sizeof generation->lacks[i], lacks);
+        attune_log(&generation->host->logger, ATTUNE_LOG_INFO, generation->id, "%s: %s is not found",
+                   info->name, lacks);
+    }
     return compare_attention(in, manifest, info);
 }
 
@@ -268,7 +274,8 @@ static attune_code read_attention(const reading *in) {
                         MAX_ENTRIES);
     generation->backends = calloc(count ? count : 1, sizeof *generation->backends);
     generation->memory_min = calloc(count ? count : 1, sizeof *generation->memory_min);
-    if (!generation->backends || !generation->memory_min)
+    generation->lacks = calloc(count ? count : 1, sizeof *generation->lacks);
+    if (!generation->backends || !generation->memory_min || !generation->lacks)
         return no_memory(in);
     for (uint32_t i = 0; i < count && !code; ++i)
         code = read_one_backend(in, table, i);

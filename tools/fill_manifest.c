@@ -1,8 +1,11 @@
 /*
  * fill_manifest.c: `fill_manifest TEMPLATE FOLDER OUT [WITHOUT...]` copies a manifest and fills in size,
- * SHA-256 and architecture of each library, found at its path beneath FOLDER; libraries whose id is one of
- * WITHOUT are left out. OUT is replaced in one step, readable by all and writable by its owner.
+ * SHA-256, architecture and the shared libraries that it needs of each library, found at its path beneath
+ * FOLDER; libraries whose id is one of WITHOUT are left out. OUT is replaced in one step, readable by all and
+ * writable by its owner.
  */
+#include "host_api/elf_check.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <jansson.h>
@@ -11,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -28,27 +32,47 @@ static int fail(const char *path, const char *what) {
     return 1;
 }
 
-/* Size and digest of one file in the manifest's own spelling. */
-static int measure(const char *path, json_int_t *size, char digest_text[2 * SHA256_DIGEST_SIZE + 1]) {
-    struct sha256_ctx context;
-    uint8_t buffer[65536], digest[SHA256_DIGEST_SIZE];
-    size_t got;
-    FILE *file = fopen(path, "rbe");
-    if (!file)
-        return fail(path, strerror(errno));
-    sha256_init(&context);
-    *size = 0;
-    while ((got = fread(buffer, 1, sizeof buffer, file)) > 0) {
-        sha256_update(&context, got, buffer);
-        *size += (json_int_t)got;
+/* One file's bytes, mapped; the caller unmaps. NULL with a line said. */
+static void *map_file(const char *path, size_t *size) {
+    struct stat state;
+    void *bytes = MAP_FAILED;
+    const int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd >= 0 && fstat(fd, &state) == 0) {
+        *size = (size_t)state.st_size;
+        bytes = mmap(NULL, *size, PROT_READ, MAP_PRIVATE, fd, 0);
     }
-    int broken = ferror(file);
-    (void)fclose(file);
-    if (broken)
-        return fail(path, "cannot be read");
+    const int number = errno;
+    if (fd >= 0)
+        (void)close(fd);
+    if (bytes != MAP_FAILED)
+        return bytes;
+    (void)fail(path, strerror(number));
+    return NULL;
+}
+
+/* The digest in the manifest's own spelling. */
+static void digest_of(const void *bytes, size_t size, char text[2 * SHA256_DIGEST_SIZE + 1]) {
+    struct sha256_ctx context;
+    uint8_t digest[SHA256_DIGEST_SIZE];
+    sha256_init(&context);
+    sha256_update(&context, size, bytes);
     sha256_digest(&context, sizeof digest, digest);
     for (size_t i = 0; i < sizeof digest; ++i)
-        (void)snprintf(digest_text + 2 * i, 3, "%02x", digest[i]);
+        (void)snprintf(text + 2 * i, 3, "%02x", digest[i]);
+}
+
+/* Adds what the linker would have to find to the library's `requires`. */
+static int require(json_t *library, const void *bytes, size_t size) {
+    json_t *requires = json_object_get(library, "requires"), *one;
+    const char *name;
+    for (uint32_t i = 0; (name = attune_elf_needed(bytes, size, i)) != NULL; ++i) {
+        size_t index;
+        int listed = 0;
+        json_array_foreach(requires, index, one) listed |=
+            strcmp(json_string_value(one) ? json_string_value(one) : "", name) == 0;
+        if (!listed && json_array_append_new(requires, json_string(name)))
+            return 1;
+    }
     return 0;
 }
 
@@ -61,28 +85,33 @@ static void leave_out(json_t *manifest, const char *id) {
     }
 }
 
+static int fill_library(json_t *library, const char *template, const char *folder) {
+    const char *relative = json_string_value(json_object_get(library, "path"));
+    char path[PATH_MAX], digest[2 * SHA256_DIGEST_SIZE + 1];
+    size_t size = 0;
+    if (!relative)
+        return fail(template, "$.libraries[]: each needs a path");
+    int length = snprintf(path, sizeof path, "%s/%s", folder, relative);
+    if (length < 0 || (size_t)length >= sizeof path)
+        return fail(relative, "the path is too long");
+    void *bytes = map_file(path, &size);
+    if (!bytes)
+        return 1;
+    digest_of(bytes, size, digest);
+    int bad = json_object_set_new(library, "size", json_integer((json_int_t)size)) ||
+              json_object_set_new(library, "sha256", json_string(digest)) ||
+              json_object_set_new(library, "arch", json_string(ARCH)) ||
+              json_object_set_new(library, "isa_min", json_string(ISA_MIN)) || require(library, bytes, size);
+    (void)munmap(bytes, size);
+    return bad ? fail(template, "out of memory, or a library without a list `requires`") : 0;
+}
+
 static int fill(json_t *manifest, const char *template, const char *folder) {
     json_t *libraries = json_object_get(manifest, "libraries"), *library;
     size_t index;
     if (!json_is_array(libraries))
         return fail(template, "$.libraries: expected a list");
-    json_array_foreach(libraries, index, library) {
-        const char *relative = json_string_value(json_object_get(library, "path"));
-        char path[PATH_MAX], digest[2 * SHA256_DIGEST_SIZE + 1];
-        json_int_t size;
-        if (!relative)
-            return fail(template, "$.libraries[]: each needs a path");
-        int length = snprintf(path, sizeof path, "%s/%s", folder, relative);
-        if (length < 0 || (size_t)length >= sizeof path)
-            return fail(relative, "the path is too long");
-        if (measure(path, &size, digest))
-            return 1;
-        if (json_object_set_new(library, "size", json_integer(size)) ||
-            json_object_set_new(library, "sha256", json_string(digest)) ||
-            json_object_set_new(library, "arch", json_string(ARCH)) ||
-            json_object_set_new(library, "isa_min", json_string(ISA_MIN)))
-            return fail(template, "out of memory");
-    }
+    json_array_foreach(libraries, index, library) if (fill_library(library, template, folder)) return 1;
     return 0;
 }
 

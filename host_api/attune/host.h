@@ -258,18 +258,19 @@ typedef struct attune_swap_report {
     uint64_t nanoseconds; /* from the call to the last publication */
     char plugin[64];      /* the last that was published, or of the first refusal */
     char version[32];
-    char stage[16]; /* of the first refusal: "read", "check", "probe", "load", "negotiate", "create",
-                       "tables", "self-test", "publish"; "" = none */
+    char stage[16]; /* of the first refusal: "read", "check", "libraries", "probe", "load",
+                       "negotiate", "create", "tables", "self-test", "publish"; "" = none */
 } attune_swap_report;
 
 /*
  * [any, not from inside a callback] Bring what a manifest names into service while requests run. Each library
- * whose bytes differ from those that serve under its id goes through: private copy and its checks → a probe
- * of its constructors in a child process → dlopen of the copy → negotiation → create → tables → known answers
- * → publication. From then on requests choose it; the old generation ends with its last lease. Whatever fails
- * leaves the old one serving, and is the error. Swaps run one after another. Blocks; `report` may be NULL.
- * Errors: FAILED_PRECONDITION (from inside a callback, or a check), RESOURCE_EXHAUSTED (too many parked
- * generations, memory), CANCELLED (the host is closing), else those of attune_load.
+ * whose bytes differ from those that serve under its id goes through: private copy and its checks → a look
+ * for the shared libraries that it needs → a probe of its constructors in a child process → dlopen of the
+ * copy → negotiation → create → tables → known answers → publication. From then on requests choose it; the
+ * old generation ends with its last lease. Whatever fails leaves the old one serving, and is the error. Swaps
+ * run one after another. Blocks; `report` may be NULL. Errors: FAILED_PRECONDITION (from inside a callback,
+ * or a check), RESOURCE_EXHAUSTED (too many parked generations, memory), CANCELLED (the host is closing),
+ * else those of attune_load.
  */
 ATTUNE_EXPORT attune_code attune_swap(attune *host, const char *manifest_path, attune_swap_report *report,
                                       attune_error *error);

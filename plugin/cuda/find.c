@@ -4,12 +4,16 @@
 #include <stdio.h>
 #include <string.h>
 
+/* What most machines lack is said in few words, so that a line has room for what to do. */
 static attune_code no_devices(cudaError_t result, attune_error *error) {
-    return cuda_check(result, "create",
-                      result == cudaErrorInsufficientDriver
-                          ? "no NVIDIA driver, or one that is too old for CUDA 13"
-                          : "the GPUs cannot be counted",
-                      error);
+    const char *what = result == cudaErrorInsufficientDriver
+                           ? "no NVIDIA driver, or one that is too old for CUDA 13"
+                       : result == cudaErrorNoDevice ? "CUDA finds no GPU"
+                                                     : NULL;
+    const attune_code code = cuda_check(result, "create", "the GPUs cannot be counted", error);
+    if (what && error)
+        (void)snprintf(error->message, sizeof error->message, "%s: error %d", what, (int)result);
+    return code;
 }
 
 /* The bus address stands beside the product's name: with it two equal cards can be told apart in the slot. */
@@ -50,7 +54,13 @@ static attune_code read_device(int ordinal, cuda_device *device, attune_error *e
     return ATTUNE_OK;
 }
 
-attune_code cuda_find_devices(cuda_instance *cuda, attune_error *error) {
+static void left_out(const attune_log_service *log, int ordinal, const attune_error *reason) {
+    char line[sizeof reason->message + sizeof reason->hint + 32];
+    (void)snprintf(line, sizeof line, "cuda:%d is left out: %s (%s)", ordinal, reason->message, reason->hint);
+    log->log(log->context, ATTUNE_LOG_INFO, line);
+}
+
+attune_code cuda_find_devices(cuda_instance *cuda, const attune_log_service *log, attune_error *error) {
     int count = 0;
     const cudaError_t result = cudaGetDeviceCount(&count);
     if (result != cudaSuccess)
@@ -61,7 +71,10 @@ attune_code cuda_find_devices(cuda_instance *cuda, attune_error *error) {
         const attune_code one = read_device(i, &cuda->device[cuda->count], &reason);
         if (one == ATTUNE_OK) {
             ++cuda->count;
-        } else if (code == ATTUNE_OK) {
+            continue;
+        }
+        left_out(log, i, &reason);
+        if (code == ATTUNE_OK) {
             code = one;
             if (error)
                 *error = reason;

@@ -15,7 +15,7 @@ static attune_code find_service(const attune_host *host, const char *id, size_t 
 }
 
 static attune_code create(const attune_host *host, void **instance, attune_error *error) {
-    const void *memory, *clock;
+    const void *memory, *clock, *log;
     if (!host || !instance)
         return attune_fail(error, ATTUNE_INVALID_ARGUMENT, CUDA_PLUGIN_ID, "create",
                            "host or instance is NULL");
@@ -24,6 +24,8 @@ static attune_code create(const attune_host *host, void **instance, attune_error
     attune_code code = find_service(host, "attune.memory/1", sizeof(attune_memory_service), &memory, error);
     if (code == ATTUNE_OK)
         code = find_service(host, "attune.clock/1", sizeof(attune_clock_service), &clock, error);
+    if (code == ATTUNE_OK)
+        code = find_service(host, "attune.log/1", sizeof(attune_log_service), &log, error);
     if (code != ATTUNE_OK)
         return code;
     const attune_memory_service *service = memory;
@@ -34,7 +36,7 @@ static attune_code create(const attune_host *host, void **instance, attune_error
     memset(made, 0, sizeof *made);
     made->memory = service;
     made->clock = clock;
-    code = cuda_find_devices(made, error);
+    code = cuda_find_devices(made, log, error);
     if (code != ATTUNE_OK) {
         service->free(service->context, made);
         return code;

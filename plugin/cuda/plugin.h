@@ -41,8 +41,9 @@ typedef struct cuda_instance {
 extern const attune_device_interface cuda_device_table;
 extern const attune_attention_interface cuda_attention_table;
 
-/* [any] Fills `cuda` with the devices that can be used. Errors: UNAVAILABLE with what to do. */
-attune_code cuda_find_devices(cuda_instance *cuda, attune_error *error);
+/* [any] Fills `cuda` with the devices that can be used, and says of each other one why not. Errors:
+ * UNAVAILABLE with what to do, where there is none. */
+attune_code cuda_find_devices(cuda_instance *cuda, const attune_log_service *log, attune_error *error);
 
 /* [any] Device `index`, or NULL with `error` filled. */
 cuda_device *cuda_device_at(cuda_instance *cuda, uint32_t index, const char *where, attune_error *error);

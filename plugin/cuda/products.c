@@ -129,8 +129,7 @@ static batches batches_of(const attune_attention_f32 *a) {
         return b;
     }
     b.whole = one_run(a->stride_q, a->batch, a->heads_q) && one_run(a->stride_k, a->batch, a->heads_q) &&
-              one_run(a->stride_v, a->batch, a->heads_q) && one_run(a->stride_out, a->batch, a->heads_q) &&
-              a->batch * a->heads_q <= INT_MAX;
+              one_run(a->stride_v, a->batch, a->heads_q) && one_run(a->stride_out, a->batch, a->heads_q);
     b.outer = b.whole ? 1 : a->batch;
     b.inner = b.whole ? a->batch * a->heads_q : a->heads_q;
     return b;
@@ -175,9 +174,32 @@ typedef struct product {
     int64_t stride_a[2], stride_b[2], stride_c[2]; /* of batch entry and head */
 } product;
 
+/* cuBLAS documents no limit of batches, but kernels of it put them on a grid's z, and calls with more have
+ * failed (TensorFlow, pull request 44175: "Workaround for blasLt batch size limitation"). */
+enum { BATCHES_OF_A_CALL = 65535 };
+
+/* `count` products of one stride. */
+static attune_code multiply_run(cuda_cublas *c, const product *p, const char *a, const char *b,
+                                int64_t stride_b, char *to, int64_t count, attune_error *error) {
+    static const float one = 1.0f, zero = 0.0f;
+    const int64_t in = p->in == CUDA_R_32F ? 4 : 2, out = p->out == CUDA_R_32F ? 4 : 2;
+    attune_code code = ATTUNE_OK;
+    for (int64_t first = 0; first < count && code == ATTUNE_OK; first += BATCHES_OF_A_CALL) {
+        const int64_t left = count - first;
+        code = check(c,
+                     c->multiply(c->handle, p->transposed ? CUBLAS_OP_T : CUBLAS_OP_N, CUBLAS_OP_N,
+                                 p->columns, p->rows, p->depth, &one, b + in * first * stride_b, p->in,
+                                 p->ldb, stride_b, a + in * first * p->stride_a[1], p->in, p->lda,
+                                 p->stride_a[1], &zero, to + out * first * p->stride_c[1], p->out, p->ldc,
+                                 p->stride_c[1], (int)(left < BATCHES_OF_A_CALL ? left : BATCHES_OF_A_CALL),
+                                 CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT),
+                     "a product", error);
+    }
+    return code;
+}
+
 static attune_code multiply(cuda_cublas *c, const attune_attention_f32 *a, const product *p,
                             attune_error *error) {
-    static const float one = 1.0f, zero = 0.0f;
     const batches b = batches_of(a);
     const int64_t in = p->in == CUDA_R_32F ? 4 : 2, out = p->out == CUDA_R_32F ? 4 : 2;
     attune_code code = ATTUNE_OK;
@@ -187,13 +209,7 @@ static attune_code multiply(cuda_cublas *c, const attune_attention_f32 *a, const
         const char *from_a = p->a + in * (batch * p->stride_a[0] + head * p->stride_a[1]);
         const char *from_b = p->b + in * (batch * p->stride_b[0] + kv * p->stride_b[1]);
         char *to = p->c + out * (batch * p->stride_c[0] + head * p->stride_c[1]);
-        code = check(c,
-                     c->multiply(c->handle, p->transposed ? CUBLAS_OP_T : CUBLAS_OP_N, CUBLAS_OP_N,
-                                 p->columns, p->rows, p->depth, &one, from_b, p->in, p->ldb,
-                                 b.groups > 1 ? 0 : p->stride_b[1], from_a, p->in, p->lda, p->stride_a[1],
-                                 &zero, to, p->out, p->ldc, p->stride_c[1], (int)b.inner, CUBLAS_COMPUTE_32F,
-                                 CUBLAS_GEMM_DEFAULT),
-                     "a product", error);
+        code = multiply_run(c, p, from_a, from_b, b.groups > 1 ? 0 : p->stride_b[1], to, b.inner, error);
     }
     return code;
 }

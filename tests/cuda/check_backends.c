@@ -73,6 +73,35 @@ START_TEST(backends_are_near_double) {
 }
 END_TEST
 
+/* More heads than a grid's y and z have blocks; one key, so that the output is its value. (`sdp`:
+ * check_tensor_cores.c.) */
+START_TEST(many_heads_are_all_computed) {
+    static const char *const names[] = {"sdp-no-mem", "xformers", "math"};
+    const attention_case c = {.batch = 8200,
+                              .heads_q = 8,
+                              .heads_kv = 8,
+                              .n_q = 1,
+                              .n_k = 1,
+                              .d_qk = 8,
+                              .d_v = 8,
+                              .amplitude = 1,
+                              .storage = ATTUNE_KERNEL_F16,
+                              .seed = 5};
+    plugin_host host;
+    device_way way;
+    setenv("ATTUNE_EMULATOR_CHECKS", "0", 1);
+    device_way_open(&way, &host, names[_i], ATTUNE_DETERMINISM_NONE);
+    attention_arrays a = arrays_make(&c);
+    device_run(&a.stored, &way);
+    const uint16_t *out = a.stored.out, *values = a.stored.v;
+    for (int64_t i = 0; i < c.batch * c.heads_q * c.d_v; ++i) /* -0 may be stored as 0 */
+        ck_assert_msg(out[i] == values[i] || (out[i] == 0 && values[i] == 0x8000), "value %ld is %x, not %x",
+                      (long)i, out[i], values[i]);
+    arrays_free(&a);
+    device_way_close(&way);
+}
+END_TEST
+
 /* The answer for a problem that `change` has spoilt, as `backend` gives it. */
 static attune_attention_answer ask(const char *backend, void (*change)(attune_attention_problem *)) {
     plugin_host host;
@@ -198,6 +227,7 @@ END_TEST
 TCase *backend_cases(void) {
     TCase *c = tcase_create("backends");
     tcase_add_loop_test(c, backends_are_near_double, 0, BACKENDS * CAPABILITIES);
+    tcase_add_loop_test(c, many_heads_are_all_computed, 0, 3);
     tcase_add_test(c, what_is_written_overlaps_nothing);
     tcase_add_loop_test(c, refusals_have_reasons, 0, (int)(sizeof refusals / sizeof *refusals));
     return c;

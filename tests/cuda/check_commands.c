@@ -12,8 +12,7 @@
 
 #define assert_has(text, part) ck_assert_msg(strstr(text, part) != NULL, "\"%s\" lacks \"%s\"", text, part)
 
-/* FOLDER/NAME.npy: random values of shape (1, 2, tokens, 40). */
-static void put_array(const char *name, int64_t tokens, uint64_t seed) {
+void suite_put_array(const char *name, int64_t tokens, uint64_t seed) {
     char path[4096];
     attune_error error;
     const int64_t shape[4] = {1, 2, tokens, 40};
@@ -29,9 +28,9 @@ static void put_array(const char *name, int64_t tokens, uint64_t seed) {
 }
 
 START_TEST(attention_on_the_device_gives_the_cpus_bytes) {
-    put_array("q", 70, 1);
-    put_array("k", 130, 2);
-    put_array("v", 130, 3);
+    suite_put_array("q", 70, 1);
+    suite_put_array("k", 130, 2);
+    suite_put_array("v", 130, 3);
     run_result r = run("$HOST attention --q q.npy --k k.npy --v v.npy -o cpu.npy --attention sdp-no-mem && "
                        "$HOST attention --q q.npy --k k.npy --v v.npy -o gpu.npy --attention sdp-no-mem "
                        "--device cuda:0 --explain && cmp cpu.npy gpu.npy");

@@ -97,8 +97,8 @@ static const struct {
     const char *variable, *value, *message, *hint;
     int native;
 } unusable[] = {{"ATTUNE_EMULATOR_NO_DRIVER", "1",
-                 "no NVIDIA driver, or one that is too old for CUDA 13: ", "driver 580", 35},
-                {"ATTUNE_EMULATOR_DEVICES", "0", "the GPUs cannot be counted: ", "is a GPU there", 100},
+                 "no NVIDIA driver, or one that is too old for CUDA 13: error 35", "driver 580", 35},
+                {"ATTUNE_EMULATOR_DEVICES", "0", "CUDA finds no GPU: error 100", "is a GPU there", 100},
                 {"ATTUNE_EMULATOR_CC", "6.1",
                  "cuda:0 (Attune emulated GPU) has compute capability 6.1; CUDA 13 serves 7.5 and newer",
                  "Turing", 0}};
@@ -127,13 +127,14 @@ END_TEST
  * was made is given back whatever fails; 0 and `error` filled where something did. */
 typedef struct trial {
     plugin_host host;
+    uint32_t gpu;
     attune_stream stream;
     void *memory, *workspace, *event;
     attune_error error;
     float out[64];
 } trial;
 
-enum { TOKENS = 4, HEAD = 16, VALUES = TOKENS * HEAD };
+enum { TOKENS = 4, HEAD = 16, VALUES = TOKENS * HEAD, BACKENDS = 4 };
 
 static int good(trial *t, attune_code code) {
     if (code == ATTUNE_OK)
@@ -175,7 +176,7 @@ static int attend(trial *t, uint32_t index) {
         return 0;
     ck_assert_msg(answer.code == ATTUNE_OK, "%s", answer.reason);
     if (answer.workspace &&
-        !good(t, device->alloc(t->host.instance, 0, answer.workspace, &t->workspace, &t->error)))
+        !good(t, device->alloc(t->host.instance, t->gpu, answer.workspace, &t->workspace, &t->error)))
         return 0;
     const attune_attention_args args = {.struct_size = sizeof args,
                                         .q = &at[0],
@@ -194,10 +195,10 @@ static int work(trial *t, uint32_t index) {
     void *const instance = t->host.instance;
     for (int i = 0; i < 3 * VALUES; ++i)
         values[i] = (float)(i % 7 - 3);
-    return good(t, device->describe(instance, 0, &info, &t->error)) &&
-           good(t, device->stream_create(instance, 0, &t->stream, &t->error)) &&
-           good(t, device->event_create(instance, 0, &t->event, &t->error)) &&
-           good(t, device->alloc(instance, 0, sizeof values + sizeof t->out, &t->memory, &t->error)) &&
+    return good(t, device->describe(instance, t->gpu, &info, &t->error)) &&
+           good(t, device->stream_create(instance, t->gpu, &t->stream, &t->error)) &&
+           good(t, device->event_create(instance, t->gpu, &t->event, &t->error)) &&
+           good(t, device->alloc(instance, t->gpu, sizeof values + sizeof t->out, &t->memory, &t->error)) &&
            good(t, device->copy(instance, &t->stream, t->memory, values, sizeof values, ATTUNE_COPY_TO_DEVICE,
                                 &t->error)) &&
            attend(t, index) && good(t, device->event_record(instance, t->event, &t->stream, &t->error)) &&
@@ -212,6 +213,7 @@ static int request(trial *t, uint32_t index) {
     uint32_t abi = ATTUNE_ABI_VERSION;
     attune_device_info info = {.struct_size = sizeof info};
     memset(t, 0, sizeof *t);
+    t->gpu = index / BACKENDS;
     t->stream.struct_size = sizeof t->stream;
     plugin_host_open_library(&t->host, "attune-cuda.so");
     ck_assert_int_eq(t->host.entry(&abi, &t->host.plugin), ATTUNE_OK);
@@ -219,13 +221,13 @@ static int request(trial *t, uint32_t index) {
         return 0;
     device = t->host.plugin->get_interface(t->host.instance, ATTUNE_DEVICE_INTERFACE);
     t->host.attention = t->host.plugin->get_interface(t->host.instance, ATTUNE_ATTENTION_INTERFACE);
-    int done = good(t, device->describe(t->host.instance, 0, &info, &t->error));
+    int done = good(t, device->describe(t->host.instance, t->gpu, &info, &t->error));
     t->host.id = info.id;
     done = done && work(t, index);
     if (t->stream.native && !done) /* what was enqueued may still use what is freed now */
         (void)device->stream_synchronize(t->host.instance, &t->stream, NULL);
-    device->free(t->host.instance, 0, t->workspace);
-    device->free(t->host.instance, 0, t->memory);
+    device->free(t->host.instance, t->gpu, t->workspace);
+    device->free(t->host.instance, t->gpu, t->memory);
     device->event_destroy(t->host.instance, t->event);
     device->stream_destroy(t->host.instance, &t->stream);
     const attune_code quiet = t->host.plugin->quiesce(t->host.instance, &t->error);
@@ -244,14 +246,22 @@ static int gives_back(const char *call) {
     return 0;
 }
 
-enum { CALLS = 48, KINDS = 2 };              /* more calls than a request makes */
-static const uint32_t kinds[KINDS] = {0, 3}; /* sdp-no-mem, math */
+static void assert_left_out(const trial *t) {
+    ck_assert_msg(strstr(t->host.said, "cuda:") == t->host.said && strstr(t->host.said, " is left out: "),
+                  "%s", t->host.said);
+    ck_assert_str_eq(t->error.message, "device 1 does not exist (there are 1)");
+}
+
+enum { CALLS = 64, KINDS = 3 }; /* more calls than a request makes */
+/* sdp-no-mem, math, and sdp-no-mem of the second GPU, which is not the current one */
+static const uint32_t kinds[KINDS] = {0, 3, BACKENDS};
 
 START_TEST(every_call_may_fail_once) {
     char fail[32];
     trial first, second;
     const int nth = _i / KINDS + 1;
     (void)snprintf(fail, sizeof fail, "%d", nth);
+    setenv("ATTUNE_EMULATOR_DEVICES", "2", 1);
     setenv("ATTUNE_EMULATOR_FAIL", fail, 1);
     const int done = request(&first, kinds[_i % KINDS]);
     const char *call = cuda_emulator_failed_call();
@@ -265,12 +275,20 @@ START_TEST(every_call_may_fail_once) {
         ck_assert_msg(cuda_emulator_streams() + cuda_emulator_events() + cuda_emulator_libraries() == 0,
                       "%s failed: %zu streams, %zu events, %zu libraries are left", call,
                       cuda_emulator_streams(), cuda_emulator_events(), cuda_emulator_libraries());
-        OK(cudaMemGetInfo(&free_now, &total));
-        ck_assert_uint_eq(free_now, total);
+        for (int gpu = 0; gpu < 2; ++gpu) {
+            OK(cudaSetDevice(gpu));
+            OK(cudaMemGetInfo(&free_now, &total));
+            ck_assert_uint_eq(free_now, total);
+        }
+        OK(cudaSetDevice(0));
     }
     if (!done) {
-        ck_assert_msg(strstr(first.error.message, "error 2)") || strstr(first.error.message, "status"),
-                      "%s failed: %s", call, first.error.message);
+        /* of two GPUs one that cannot be read is left out, and the plugin says so where it is asked for */
+        const int gone = strcmp(call, "cudaGetDeviceProperties") == 0;
+        const char *said = gone ? first.host.said : first.error.message;
+        ck_assert_msg(strstr(said, "error 2)") || strstr(said, "status"), "%s failed: %s", call, said);
+        if (gone)
+            assert_left_out(&first);
     }
     ck_assert_msg(cudaGetLastError() == cudaSuccess, "%s failed, and the runtime still says so", call);
     ck_assert_msg(request(&second, kinds[_i % KINDS]), "after %s failed once: %s", call,
@@ -281,11 +299,57 @@ START_TEST(every_call_may_fail_once) {
 }
 END_TEST
 
+/* ---- what run does not do ---- */
+
+static const char *const names[] = {"sdp-no-mem", "sdp", "xformers", "math"};
+
+/* A copy waits on the stream; what is in pinned memory says whether anybody has waited for the stream or the
+ * device since. Streams of the emulator run when they are waited for. */
+START_TEST(run_only_enqueues) {
+    plugin_host host;
+    device_way way;
+    attention_case c = {.batch = 1,
+                        .heads_q = 2,
+                        .heads_kv = 2,
+                        .n_q = 20,
+                        .n_k = 300,
+                        .d_qk = 40,
+                        .d_v = 40,
+                        .amplitude = 1,
+                        .seed = 3,
+                        .storage = ATTUNE_KERNEL_F16};
+    uint32_t *pinned;
+    size_t before, after, total;
+    void *word = suite_device(&(uint32_t){7}, 4);
+    OK(cudaMallocHost((void **)&pinned, 4));
+    device_way_open(&way, &host, names[_i], ATTUNE_DETERMINISM_NONE);
+    attention_arrays a = arrays_make(&c);
+    device_run(&a.stored, &way); /* its kernels are loaded */
+    device_call call;
+    device_call_open(&call, &a.stored, &way);
+    *pinned = 1;
+    OK(cudaMemcpyAsync(pinned, word, 4, cudaMemcpyDeviceToHost, way.stream.native));
+    OK(cudaMemGetInfo(&before, &total));
+    for (int i = 0; i < 3; ++i)
+        device_call_run(&call);
+    OK(cudaMemGetInfo(&after, &total));
+    ck_assert_uint_eq(after, before);
+    ck_assert_uint_eq(*pinned, 1);
+    device_call_close(&call);
+    ck_assert_uint_eq(*pinned, 7);
+    OK(cudaFreeHost(pinned));
+    OK(cudaFree(word));
+    arrays_free(&a);
+    device_way_close(&way);
+}
+END_TEST
+
 TCase *device_cases(void) {
     TCase *c = tcase_create("devices");
     tcase_add_test(c, devices_are_described);
     tcase_add_test(c, events_order_streams_of_two_devices);
     tcase_add_loop_test(c, what_cannot_be_used_is_refused, 0, (int)(sizeof unusable / sizeof *unusable));
+    tcase_add_loop_test(c, run_only_enqueues, 0, (int)(sizeof names / sizeof *names));
     tcase_add_loop_test(c, every_call_may_fail_once, 0, CALLS * KINDS);
     return c;
 }

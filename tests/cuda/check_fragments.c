@@ -5,6 +5,7 @@
  * Fragments for mma.m16n8k16 with floating point type"; that of ldmatrix with 9.7.14.5.15, "ldmatrix".
  */
 #include "tests/cuda/suite.h"
+#include "tests/cuda_emulator/emulator.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -199,23 +200,30 @@ static void fragment_of_ldmatrix(int lane, int half, bool transposed, int *row, 
     *column = transposed ? row_of[lane] : along;
 }
 
-START_TEST(ldmatrix_leaves_elements_where_the_table_says) {
-    static const struct {
-        const char *name;
-        int matrices;
-        bool transposed;
-    } kinds[] = {{"x1", 1, false},      {"x2", 2, false},      {"x4", 4, false},
-                 {"x1.trans", 1, true}, {"x2.trans", 2, true}, {"x4.trans", 4, true}};
-    uint16_t tile[256];
-    uint32_t places[LANES], out[LANES][4];
+static const struct ldmatrix_kind {
+    const char *name;
+    int matrices;
+    bool transposed;
+} kinds[] = {{"x1", 1, false},      {"x2", 2, false},      {"x4", 4, false},
+             {"x1.trans", 1, true}, {"x2.trans", 2, true}, {"x4.trans", 4, true}};
+enum { KINDS = sizeof kinds / sizeof *kinds };
+
+/* The tile's rows, at their places, and the place that each lane names where it follows the table. */
+static void make_tile(uint16_t tile[256], uint32_t places[LANES]) {
     for (int m = 0; m < 4; ++m)
         for (int r = 0; r < 8; ++r) {
             places[m * 8 + r] = (uint32_t)place_of_row(m, r);
             for (int c = 0; c < 8; ++c)
                 tile[place_of_row(m, r) / 2 + c] = (uint16_t)(m * 64 + r * 8 + c);
         }
+}
+
+/* Puts the tile into shared memory; each lane then names the place given for it. */
+static cudaError_t run_ldmatrix(const char *target, const struct ldmatrix_kind *kind,
+                                const uint16_t tile[256], const uint32_t places[LANES],
+                                uint32_t out[LANES][4]) {
     char body[2048], list[64] = "%v0";
-    for (int m = 1; m < kinds[_i].matrices; ++m)
+    for (int m = 1; m < kind->matrices; ++m)
         snprintf(list + strlen(list), sizeof list - strlen(list), ", %%v%d", m);
     int n = snprintf(
         body, sizeof body,
@@ -228,21 +236,88 @@ START_TEST(ldmatrix_leaves_elements_where_the_table_says) {
         "[%%from];\nmov.u32 %%to, tile;\n"
         "add.u32 %%to, %%to, %%row;\nldmatrix.sync.aligned.m8n8.%s.shared.b16 {%s}, [%%to];\nadd.s64 %%out, "
         "%%out, %%at;\n",
-        kinds[_i].name, list);
-    for (int m = 0; m < kinds[_i].matrices; ++m)
+        kind->name, list);
+    for (int m = 0; m < kind->matrices; ++m)
         n += snprintf(body + n, sizeof body - (size_t)n, "st.global.b32 [%%out+%d], %%v%d;\n", 4 * m, m);
-    void *device[4] = {suite_device(tile, sizeof tile), suite_device(places, sizeof places),
-                       suite_device(NULL, 16), suite_device(NULL, sizeof out)};
+    void *device[4] = {suite_device(tile, 512), suite_device(places, LANES * sizeof *places),
+                       suite_device(NULL, 16), suite_device(NULL, LANES * sizeof *out)};
     void *arguments[] = {&device[0], &device[1], &device[2], &device[3]};
-    OK(suite_run(suite_kernel(suite_ptx(body), "test"), LANES, arguments));
-    OK(cudaMemcpy(out, device[3], sizeof out, cudaMemcpyDeviceToHost));
+    const cudaError_t error = suite_run(suite_kernel(suite_ptx_for(target, body), "test"), LANES, arguments);
+    if (error == cudaSuccess)
+        OK(cudaMemcpy(out, device[3], LANES * sizeof *out, cudaMemcpyDeviceToHost));
+    return error;
+}
+
+static void check_ldmatrix(const struct ldmatrix_kind *kind, uint32_t out[LANES][4]) {
     for (int lane = 0; lane < LANES; ++lane)
-        for (int m = 0; m < kinds[_i].matrices; ++m)
+        for (int m = 0; m < kind->matrices; ++m)
             for (int half = 0; half < 2; ++half) {
                 int row, column;
-                fragment_of_ldmatrix(lane, half, kinds[_i].transposed, &row, &column);
+                fragment_of_ldmatrix(lane, half, kind->transposed, &row, &column);
                 ck_assert_int_eq(out[lane][m] >> half * 16 & 0xffff, m * 64 + row * 8 + column);
             }
+}
+
+START_TEST(ldmatrix_leaves_elements_where_the_table_says) {
+    uint16_t tile[256];
+    uint32_t places[LANES], out[LANES][4];
+    make_tile(tile, places);
+    OK(run_ldmatrix("sm_80", &kinds[_i], tile, places, out));
+    check_ldmatrix(&kinds[_i], out);
+}
+END_TEST
+
+/*
+ * 9.7.14.5.15: "For .target sm_75 or below, all threads must contain valid addresses", those of .x1 and .x2
+ * that give no row as well; later targets do not look at these. A lane that gives a row is looked at by all.
+ */
+static const struct {
+    uint32_t place; /* of one lane */
+    enum cuda_emulator_check check;
+    cudaError_t error;
+} invalid[] = {{0x7ffffff0, CUDA_EMULATOR_SHARED_BOUNDS, cudaErrorIllegalAddress},
+               {4096 - 8, CUDA_EMULATOR_MISALIGNED, cudaErrorMisalignedAddress}};
+
+START_TEST(ldmatrix_on_7_5_wants_every_lanes_address) {
+    const struct ldmatrix_kind *kind = &kinds[_i];
+    static const char *const targets[] = {"sm_75", "sm_80", "sm_90"};
+    const int rows = kind->matrices * 8;
+    uint16_t tile[256];
+    uint32_t places[LANES], out[LANES][4];
+    for (int i = 0; i < 2; ++i)
+        for (int t = 0; t < 3; ++t)
+            for (int lane = rows - 1; lane < LANES; lane += lane < rows ? 1 : 7) {
+                cuda_emulator_report r = {.check = -1};
+                make_tile(tile, places);
+                places[lane] = invalid[i].place;
+                const bool wrong = lane < rows || t == 0;
+                cuda_emulator_clear_reports();
+                const cudaError_t error = run_ldmatrix(targets[t], kind, tile, places, out);
+                const size_t reports = cuda_emulator_reports(&r, 1);
+                ck_assert_msg(error == (wrong ? invalid[i].error : cudaSuccess) && reports == wrong,
+                              "%s on %s, lane %d at %x: %s, %zu reports", kind->name, targets[t], lane,
+                              places[lane], cudaGetErrorName(error), reports);
+                if (wrong) {
+                    ck_assert_int_eq(r.check, (int)invalid[i].check);
+                    ck_assert_uint_eq(r.thread[0], (uint32_t)lane);
+                    OK(cudaDeviceReset());
+                } else
+                    check_ldmatrix(kind, out);
+            }
+}
+END_TEST
+
+/* What the manual advises there: the addresses of lower threads copied to higher ones. */
+START_TEST(ldmatrix_on_7_5_takes_copied_addresses) {
+    const struct ldmatrix_kind *kind = &kinds[_i];
+    uint16_t tile[256];
+    uint32_t places[LANES], out[LANES][4];
+    make_tile(tile, places);
+    for (int lane = kind->matrices * 8; lane < LANES; ++lane)
+        places[lane] = places[lane % (kind->matrices * 8)];
+    OK(run_ldmatrix("sm_75", kind, tile, places, out));
+    check_ldmatrix(kind, out);
+    ck_assert_uint_eq(cuda_emulator_reports(NULL, 0), 0);
 }
 END_TEST
 
@@ -250,6 +325,8 @@ TCase *fragment_cases(void) {
     TCase *c = tcase_create("fragments");
     tcase_add_loop_test(c, mma_fragments_are_where_the_tables_say, 0, (int)(sizeof shapes / sizeof *shapes));
     tcase_add_test(c, tf32_fragments_are_where_the_tables_say);
-    tcase_add_loop_test(c, ldmatrix_leaves_elements_where_the_table_says, 0, 6);
+    tcase_add_loop_test(c, ldmatrix_leaves_elements_where_the_table_says, 0, KINDS);
+    tcase_add_loop_test(c, ldmatrix_on_7_5_wants_every_lanes_address, 0, KINDS);
+    tcase_add_loop_test(c, ldmatrix_on_7_5_takes_copied_addresses, 0, KINDS);
     return c;
 }

@@ -60,10 +60,10 @@ static attune_tensor tensor_of(const device_way *way, const void *data, attune_d
     return t;
 }
 
-void device_run(const attune_attention_f32 *a, void *context) {
+enum { Q, K, V, OUT, MASK, ARRAYS };
+
+void device_call_open(device_call *call, const attune_attention_f32 *a, device_way *way) {
     static const attune_dtype dtypes[] = {ATTUNE_F32, ATTUNE_F16, ATTUNE_BF16};
-    enum { Q, K, V, OUT, MASK, ARRAYS };
-    device_way *way = context;
     const plugin_host *host = way->host;
     const attune_dtype dtype = dtypes[a->storage];
     const int masked = a->mask_kind != ATTUNE_KERNEL_MASK_NONE;
@@ -74,36 +74,52 @@ void device_run(const attune_attention_f32 *a, void *context) {
         tensor_of(way, a->out, dtype, a->batch, a->heads_q, a->n_q, a->d_v, a->stride_out),
         tensor_of(way, a->mask, a->mask_kind == ATTUNE_KERNEL_MASK_BOOL ? ATTUNE_BOOL : ATTUNE_F32, a->batch,
                   a->heads_q, a->n_q, a->n_k, a->stride_mask)};
-    attune_tensor on[ARRAYS];
-    void *memory[ARRAYS], *workspace = NULL;
-    for (int i = 0; i < 4 + masked; ++i)
-        on[i] = to_device(way, &from[i], &memory[i]);
-    attune_attention_problem problem;
-    DONE(attune_attention_problem_init(&problem, &on[Q], &on[K], &on[V], masked ? &on[MASK] : NULL, &on[OUT],
-                                       &error));
-    problem.causal = a->causal;
-    problem.scale = a->scale;
-    problem.determinism = way->determinism;
-    attune_attention_answer answer = {.struct_size = sizeof answer};
-    DONE(host->attention->query(host->instance, way->backend, &problem, &answer, &error));
-    ck_assert_msg(answer.code == ATTUNE_OK, "%s", answer.reason);
-    if (answer.workspace)
-        DONE(host->device->alloc(host->instance, 0, answer.workspace, &workspace, &error));
+    memset(call, 0, sizeof *call);
+    call->way = way;
+    call->args = a;
+    call->arrays = 4 + masked;
+    for (int i = 0; i < call->arrays; ++i)
+        call->on[i] = to_device(way, &from[i], &call->memory[i]);
+    DONE(attune_attention_problem_init(&call->problem, &call->on[Q], &call->on[K], &call->on[V],
+                                       masked ? &call->on[MASK] : NULL, &call->on[OUT], &error));
+    call->problem.causal = a->causal;
+    call->problem.scale = a->scale;
+    call->problem.determinism = way->determinism;
+    call->answer.struct_size = sizeof call->answer;
+    DONE(host->attention->query(host->instance, way->backend, &call->problem, &call->answer, &error));
+    ck_assert_msg(call->answer.code == ATTUNE_OK, "%s", call->answer.reason);
+    if (call->answer.workspace)
+        DONE(host->device->alloc(host->instance, 0, call->answer.workspace, &call->workspace, &error));
+}
+
+void device_call_run(device_call *call) {
+    const plugin_host *host = call->way->host;
     const attune_attention_args args = {.struct_size = sizeof args,
-                                        .q = &on[Q],
-                                        .k = &on[K],
-                                        .v = &on[V],
-                                        .mask = masked ? &on[MASK] : NULL,
-                                        .out = &on[OUT],
-                                        .workspace = workspace,
-                                        .workspace_bytes = answer.workspace};
-    DONE(host->attention->run(host->instance, way->backend, &problem, answer.plan, &args, &way->stream, NULL,
-                              &error));
-    DONE(host->device->copy(host->instance, &way->stream, a->out, on[OUT].data, on[OUT].bytes,
-                            ATTUNE_COPY_FROM_DEVICE, &error));
-    DONE(host->device->stream_synchronize(host->instance, &way->stream, &error));
-    for (int i = 0; i < 4 + masked; ++i)
-        host->device->free(host->instance, 0, memory[i]);
-    if (workspace)
-        host->device->free(host->instance, 0, workspace);
+                                        .q = &call->on[Q],
+                                        .k = &call->on[K],
+                                        .v = &call->on[V],
+                                        .mask = call->arrays > MASK ? &call->on[MASK] : NULL,
+                                        .out = &call->on[OUT],
+                                        .workspace = call->workspace,
+                                        .workspace_bytes = call->answer.workspace};
+    DONE(host->attention->run(host->instance, call->way->backend, &call->problem, call->answer.plan, &args,
+                              &call->way->stream, NULL, &error));
+}
+
+void device_call_close(device_call *call) {
+    const plugin_host *host = call->way->host;
+    DONE(host->device->copy(host->instance, &call->way->stream, call->args->out, call->on[OUT].data,
+                            call->on[OUT].bytes, ATTUNE_COPY_FROM_DEVICE, &error));
+    DONE(host->device->stream_synchronize(host->instance, &call->way->stream, &error));
+    for (int i = 0; i < call->arrays; ++i)
+        host->device->free(host->instance, 0, call->memory[i]);
+    if (call->workspace)
+        host->device->free(host->instance, 0, call->workspace);
+}
+
+void device_run(const attune_attention_f32 *args, void *context) {
+    device_call call;
+    device_call_open(&call, args, context);
+    device_call_run(&call);
+    device_call_close(&call);
 }

@@ -34,22 +34,26 @@ cudaKernel_t suite_kernel(cudaLibrary_t library, const char *name) {
     return kernel;
 }
 
-cudaLibrary_t suite_ptx(const char *body) {
+cudaLibrary_t suite_ptx_for(const char *target, const char *body) {
     char text[8192];
     const int n = snprintf(text, sizeof text,
-                           ".version 9.0\n.target sm_80\n.address_size 64\n.visible .entry test(.param .u64 "
+                           ".version 9.0\n.target %s\n.address_size 64\n.visible .entry test(.param .u64 "
                            "pa, .param .u64 pb, .param .u64 pc, "
                            ".param .u64 pout)\n{\n.reg .b64 %%a, %%b, %%c, %%out;\n.reg .b32 "
                            "%%lane;\n.shared .align 16 .b8 tile[4096];\n"
                            "ld.param.u64 %%a, [pa];\nld.param.u64 %%b, [pb];\nld.param.u64 %%c, "
                            "[pc];\nld.param.u64 %%out, [pout];\n"
                            "mov.u32 %%lane, %%tid.x;\n%s\nret;\n}\n",
-                           body);
+                           target, body);
     ck_assert(n > 0 && (size_t)n < sizeof text);
     cudaLibrary_t library;
     const cudaError_t error = cudaLibraryLoadData(&library, text, NULL, NULL, 0, NULL, NULL, 0);
     ck_assert_msg(error == cudaSuccess, "%s for:\n%s", cudaGetErrorName(error), text);
     return library;
+}
+
+cudaLibrary_t suite_ptx(const char *body) {
+    return suite_ptx_for("sm_80", body);
 }
 
 void *suite_device(const void *bytes, size_t size) {
@@ -68,9 +72,9 @@ cudaError_t suite_run(cudaKernel_t kernel, unsigned threads, void **arguments) {
 
 int main(void) {
     TCase *(*const cases[])(void) = {
-        runtime_cases,     opcode_cases,      fragment_cases, mutant_cases,   kernel_mutant_cases,
-        tensor_core_cases, attention_cases,   cublas_cases,   portable_cases, backend_cases,
-        device_cases,      negotiation_cases, swap_cases,     command_cases};
+        runtime_cases,       opcode_cases,      shipped_opcode_cases, fragment_cases, mutant_cases,
+        kernel_mutant_cases, tensor_core_cases, attention_cases,      cublas_cases,   portable_cases,
+        backend_cases,       device_cases,      negotiation_cases,    swap_cases,     command_cases};
     Suite *suite = suite_create("cuda");
     for (size_t i = 0; i < sizeof cases / sizeof *cases; ++i) {
         TCase *made = cases[i]();

@@ -30,12 +30,17 @@ cudaKernel_t suite_kernel(cudaLibrary_t library, const char *name);
 /* A library of hand-written PTX: a kernel "test" with parameters (a, b, c, out), each a 64-bit address, whose
  * body is given. */
 cudaLibrary_t suite_ptx(const char *body);
+/* The same for a target of its own; suite_ptx's is sm_80. */
+cudaLibrary_t suite_ptx_for(const char *target, const char *body);
 
 /* Device memory with a copy of `bytes` (NULL: as it comes). */
 void *suite_device(const void *bytes, size_t size);
 
 /* Launch with arguments of one block and wait. */
 cudaError_t suite_run(cudaKernel_t kernel, unsigned threads, void **arguments);
+
+/* FOLDER/NAME.npy, for a command line: random values of shape (1, 2, tokens, 40). */
+void suite_put_array(const char *name, int64_t tokens, uint64_t seed);
 
 TCase *attention_cases(void);
 TCase *command_cases(void);
@@ -44,6 +49,7 @@ TCase *fragment_cases(void);
 TCase *kernel_mutant_cases(void);
 TCase *mutant_cases(void);
 TCase *opcode_cases(void);
+TCase *shipped_opcode_cases(void);
 TCase *backend_cases(void);
 TCase *device_cases(void);
 TCase *negotiation_cases(void);

@@ -247,7 +247,8 @@ static cublasStatus_t add_product(cublasHandle_t h, const product *p, const void
     if (p->a.ld < (p->a.rows > 1 ? p->a.rows : 1) || p->b.ld < (p->b.rows > 1 ? p->b.rows : 1) ||
         p->c.ld < (p->m > 1 ? p->m : 1))
         return CUBLAS_STATUS_INVALID_VALUE;
-    if (!types_are_supported(p->a.type, p->b.type, p->c.type, compute))
+    /* the manual has no limit of batches; versions of the library have failed beyond a grid's */
+    if (!types_are_supported(p->a.type, p->b.type, p->c.type, compute) || p->batches > 65535)
         return CUBLAS_STATUS_NOT_SUPPORTED;
     if (!p->m || !p->n || !p->batches)
         return CUBLAS_STATUS_SUCCESS;

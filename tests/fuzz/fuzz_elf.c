@@ -63,6 +63,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     if (code != ATTUNE_OK)
         return 0;
     check_passed(data, size);
+    char path[64];
+    attune_elf_search_path(data, size, path, sizeof path);
+    FUZZ_CHECK(memchr(path, 0, sizeof path) != NULL);
+    for (uint32_t i = 0; i < 8; ++i) {
+        const char *needed = attune_elf_needed(data, size, i);
+        FUZZ_CHECK(!needed || strlen(needed) < size);
+    }
     FUZZ_CHECK(attune_elf_check(data, size, "aarch64", "plugin.so", NULL) == ATTUNE_FAILED_PRECONDITION);
     FUZZ_CHECK(attune_elf_check(data, size, "sparc", "plugin.so", NULL) == ATTUNE_FAILED_PRECONDITION);
     return 0;

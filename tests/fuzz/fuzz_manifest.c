@@ -24,6 +24,7 @@ static void check_backends(const attune_manifest_backend *backends, uint32_t cou
         check_names(&one->devices, 1, 3);
         check_names(&one->vendors, 1, ATTUNE_MANIFEST_NAMES);
         check_names(&one->aliases, 0, ATTUNE_MAX_ALIASES);
+        check_names(&one->requires, 0, ATTUNE_MANIFEST_NAMES);
         for (uint32_t k = 0; k < i; ++k)
             FUZZ_CHECK(strcmp(one->id, backends[k].id) != 0);
     }

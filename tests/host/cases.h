@@ -11,6 +11,7 @@ TCase *abi_cases(void);
 TCase *manifest_cases(void);
 TCase *elf_cases(void);
 TCase *loader_cases(void);
+TCase *library_cases(void);
 TCase *search_cases(void);
 TCase *services_cases(void);
 TCase *pool_cases(void);

@@ -356,6 +356,7 @@ static const char *winner(uint32_t count) {
     static attune_generation generations[4];
     static attune_attention_info infos[4];
     static uint64_t memory_min[4];
+    static char lacks[4][32];
     attune_snapshot *snapshot = calloc(1, sizeof *snapshot + 4 * sizeof snapshot->generation[0]);
     ck_assert_ptr_nonnull(snapshot);
     ask(40);
@@ -373,6 +374,7 @@ static const char *winner(uint32_t count) {
         generations[i].attention_count = 1;
         generations[i].backends = &infos[i];
         generations[i].memory_min = &memory_min[i];
+        generations[i].lacks = &lacks[i];
         generations[i].instance = (void *)(uintptr_t)(i + 1);
         snapshot->generation[i] = &generations[i];
     }
@@ -424,6 +426,7 @@ START_TEST(test_choose_long_list) {
     static const attune_attention_interface table = {sizeof table, 0, NULL, NULL, answer, NULL};
     static attune_attention_info infos[40];
     static uint64_t memory_min[40];
+    static char lacks[40][32];
     static attune_generation generation;
     attune_snapshot *snapshot = calloc(1, sizeof *snapshot + sizeof snapshot->generation[0]);
     ck_assert_ptr_nonnull(snapshot);
@@ -434,6 +437,7 @@ START_TEST(test_choose_long_list) {
     generation.attention_count = 40;
     generation.backends = infos;
     generation.memory_min = memory_min;
+    generation.lacks = lacks;
     generation.instance = (void *)1;
     for (int i = 0; i < 40; ++i) {
         infos[i] = (attune_attention_info){

@@ -26,6 +26,8 @@ static void refused(json_t *manifest, attune_code code, const char *text) {
     ck_assert_str_eq(status.state, "refused");
     ck_assert_msg(strstr(status.refused, error.message) != NULL, "\"%s\" lacks \"%s\"", status.refused,
                   error.message);
+    ck_assert_msg(strstr(status.refused, error.hint) != NULL, "\"%s\" lacks \"%s\"", status.refused,
+                  error.hint);
     ck_assert_msg(strstr(test_log(), "refused"), "the log does not say it");
     attune_close(host);
 }
@@ -281,6 +283,29 @@ START_TEST(test_load_executable_stack) {
 }
 END_TEST
 
+/* What to do is never cut, however long the message. */
+START_TEST(test_load_refusal_keeps_the_hint) {
+    attune_error error;
+    char deep[4200];
+    const char *folder = fixture_folder();
+    json_t *manifest = fixture_manifest("plain", NULL);
+    (void)snprintf(deep, sizeof deep, "%s/a-folder-whose-name-is-long-so-that-the-hint-is-long-as-well",
+                   folder);
+    ck_assert_int_eq(mkdir(deep, 0755), 0);
+    const char *path = fixture_install(deep, manifest);
+    run_result result = run("chmod g+w %s/plain.so", deep);
+    run_free(&result);
+    attune *host = open_host();
+    assert_fails(attune_load(host, path, &error), error, ATTUNE_PERMISSION_DENIED, "chmod go-w ");
+    const attune_plugin_status status = plugin_status(host, 0);
+    ck_assert_uint_gt(strlen(error.hint), 80);
+    ck_assert_msg(strstr(status.refused, error.hint) != NULL, "\"%s\" lacks \"%s\"", status.refused,
+                  error.hint);
+    ck_assert_ptr_nonnull(strstr(status.refused, "can be written by its group"));
+    attune_close(host);
+}
+END_TEST
+
 /* Only root can give files away, so only root can see that they are refused. */
 START_TEST(test_load_foreign_owner) {
     if (geteuid() == 0) {
@@ -515,6 +540,7 @@ TCase *loader_cases(void) {
     tcase_add_test(cases, test_load_unknown_requirement);
     tcase_add_test(cases, test_load_unsafe_files);
     tcase_add_test(cases, test_load_executable_stack);
+    tcase_add_test(cases, test_load_refusal_keeps_the_hint);
     tcase_add_test(cases, test_load_foreign_owner);
     tcase_add_test(cases, test_load_inner_folder);
     tcase_add_test(cases, test_load_manifest_by_link);

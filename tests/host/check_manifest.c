@@ -32,7 +32,8 @@ START_TEST(test_manifest_fields) {
     attune_error error;
     json_t *json = true_manifest();
     fixture_set(json, "libraries.0.unload", json_string("safe"));
-    fixture_set(json, "libraries.0.requires", json_pack("[s]", "attune.device/1"));
+    fixture_set(json, "libraries.0.requires", json_pack("[ss]", "attune.device/1", "libstdc++.so.6"));
+    fixture_set(json, "libraries.0.attention.1.requires", json_pack("[s]", "libm.so.6"));
     fixture_set(json, "libraries.0.attention.1.head_dim.min", json_integer(8));
     fixture_set(json, "libraries.0.attention.1.memory.min", json_integer(123));
     fixture_set(json, "x-mine", json_pack("{s:[i,n,b]}", "anything", 1, 1));
@@ -51,6 +52,9 @@ START_TEST(test_manifest_fields) {
     ck_assert_uint_eq(library->sha256[31], 0xff);
     ck_assert_int_eq(library->unload_safe, 1);
     ck_assert_str_eq(library->requires.name[0], "attune.device/1");
+    ck_assert_str_eq(library->requires.name[1], "libstdc++.so.6");
+    ck_assert_uint_eq(library->attention[0].requires.count, 0);
+    ck_assert_str_eq(library->attention[1].requires.name[0], "libm.so.6");
     ck_assert_uint_eq(library->interfaces.count, 2);
     ck_assert_uint_eq(library->attention_count, 2);
     const attune_manifest_backend *sdp = &library->attention[1];
@@ -114,6 +118,12 @@ static const struct {
      "$.libraries[0].sha256"},
     {"libraries.0.unload", "\"now\"", "$.libraries[0].unload: expected \"park\" or \"safe\", found \"now\""},
     {"libraries.0.requires", "[\"attune.device\"]", "$.libraries[0].requires[0]: expected an interface"},
+    {"libraries.0.requires", "[\"../libm.so.6\"]", "found \"../libm.so.6\""},
+    {"libraries.0.requires", "[\"libm.soname\"]", "$.libraries[0].requires[0]"},
+    {"libraries.0.requires", "[\"-lm.so\"]", "$.libraries[0].requires[0]"},
+    {"libraries.0.attention.1.requires", "[\"attune.device/1\"]",
+     "$.libraries[0].attention[1].requires[0]: expected a shared library's name"},
+    {"libraries.0.attention.1.requires", "\"libm.so.6\"", "expected a list of 0 to 16"},
     {"libraries.0.interfaces", "[]", "$.libraries[0].interfaces: expected a list of 1"},
     {"libraries.0.interfaces", "[\"attune.device/0\"]", "$.libraries[0].interfaces[0]"},
     {"libraries.0.interfaces", "[\"attune.device/1\", \"attune.device/1\"]",

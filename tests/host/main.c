@@ -8,6 +8,7 @@ int main(void) {
     suite_add_tcase(suite, manifest_cases());
     suite_add_tcase(suite, elf_cases());
     suite_add_tcase(suite, loader_cases());
+    suite_add_tcase(suite, library_cases());
     suite_add_tcase(suite, search_cases());
     suite_add_tcase(suite, services_cases());
     suite_add_tcase(suite, pool_cases());

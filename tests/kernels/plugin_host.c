@@ -23,9 +23,9 @@ static void host_free(void *context, void *memory) {
 }
 
 static void host_log(void *context, int32_t level, const char *message) {
-    (void)context;
+    plugin_host *host = context;
     (void)level;
-    (void)message;
+    (void)snprintf(host->said, sizeof host->said, "%s", message);
 }
 
 static uint64_t host_now(void *context) {

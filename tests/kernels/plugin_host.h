@@ -16,6 +16,7 @@ typedef struct plugin_host {
     attune_clock_service clock;
     uint64_t now;        /* what the clock says */
     int64_t allocations; /* not yet freed */
+    char said[256];      /* the last line of the log */
     int32_t memory_is_out;
     const char *without; /* a service that this host lacks */
     attune_plugin_entry_function entry;

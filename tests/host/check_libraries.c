@@ -1,0 +1,229 @@
+/* check_libraries.c: the shared libraries that a plugin needs: found where the linker would find them, missed
+ * by the manifest before any code runs. */
+#include "cases.h"
+#include "host_api/elf_check.h"
+#include "host_api/find_library.h"
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#define ADVICE "install it, or put its folder into LD_LIBRARY_PATH"
+
+/* A command that must succeed; what it printed is the caller's. */
+static run_result done(const char *command, const char *argument) {
+    run_result r = run(command, argument, argument);
+    ck_assert_msg(r.status == 0, "%d: %s%s", r.status, r.out, r.err);
+    return r;
+}
+
+static void put_nowhere(void) {
+    run_result r = done("mkdir -p lib && touch lib/libnowhere.so.7", "");
+    run_free(&r);
+}
+
+START_TEST(test_library_is_found_in_a_list) {
+    char list[8300];
+    put_nowhere();
+    ck_assert(!attune_find_library("libnowhere.so.7", ""));
+    (void)snprintf(list, sizeof list, "/nonexistent:%s/lib", run_folder());
+    ck_assert(attune_find_library("libnowhere.so.7", list));
+    (void)snprintf(list, sizeof list, "%s/lib::/nonexistent", run_folder());
+    ck_assert(attune_find_library("libnowhere.so.7", list));
+    ck_assert(!attune_find_library("nowhere.so.7", list));
+    ck_assert(!attune_find_library("libnowhere.so", list));
+}
+END_TEST
+
+/* Each name that ldconfig lists, and none that is a letter longer or shorter. */
+START_TEST(test_library_is_found_as_the_cache_says) {
+    run_result r =
+        done("/sbin/ldconfig -p | sed -n 's/.*=> .*\\/\\(lib[^/]*\\)$/\\1/p' | sort -u | head -200", "");
+    unsigned count = 0;
+    for (char *name = strtok(r.out, "\n"); name; name = strtok(NULL, "\n"), ++count) {
+        char longer[300];
+        (void)snprintf(longer, sizeof longer, "x%s", name);
+        ck_assert_msg(attune_find_library(name, ""), "%s", name);
+        ck_assert_msg(!attune_find_library(longer, ""), "%s", longer);
+        ck_assert_msg(!attune_find_library(name + 1, ""), "%s", name + 1);
+    }
+    ck_assert_uint_gt(count, 10);
+    run_free(&r);
+}
+END_TEST
+
+START_TEST(test_library_needed_and_search_path) {
+    size_t size;
+    char path[4200], search[64], shorter[8];
+    run_result r = done(
+        "cc -shared -fPIC -x c /dev/null -Wl,-rpath,/one:/two -Wl,--no-as-needed -lm -ljansson -o it.so", "");
+    run_free(&r);
+    (void)snprintf(path, sizeof path, "%s/it.so", run_folder());
+    char *bytes = run_read(path, &size);
+    attune_elf_search_path(bytes, size, search, sizeof search);
+    ck_assert_str_eq(search, "/one:/two");
+    attune_elf_search_path(bytes, size, shorter, sizeof shorter);
+    ck_assert_str_eq(shorter, "");
+    ck_assert_str_eq(attune_elf_needed(bytes, size, 0), "libjansson.so.4");
+    ck_assert_ptr_null(attune_elf_needed(bytes, size, 1));
+    for (size_t cut = 0; cut < size; cut += 7) { /* nothing is read beyond the end */
+        char *part = malloc(cut ? cut : 1);
+        ck_assert_ptr_nonnull(part);
+        memcpy(part, bytes, cut);
+        attune_elf_search_path(part, cut, search, sizeof search);
+        (void)attune_elf_needed(part, cut, 0);
+        free(part);
+    }
+    free(bytes);
+}
+END_TEST
+
+/* tools/fill_manifest lists what the linker would have to find, once. */
+START_TEST(test_library_is_filled_into_the_manifest) {
+    run_result r =
+        done("sed 's/\"requires\": \\[\\]/\"requires\": [\"libown.so.1\"]/' $S/manifest.json > template && "
+             "$B/tools/fill_manifest template $B once.json attune-cuda && "
+             "$B/tools/fill_manifest once.json $B twice.json && cmp once.json twice.json && cat once.json",
+             "");
+    json_t *manifest = run_json(&r);
+    char *cpu = json_dumps(fixture_get(manifest, "libraries.0.requires"), JSON_COMPACT);
+    char *sampler = json_dumps(fixture_get(manifest, "libraries.1.requires"), JSON_COMPACT);
+    ck_assert_ptr_nonnull(strstr(cpu, "[\"libown.so.1\"")); /* under sanitizers theirs follow */
+    ck_assert_ptr_nonnull(strstr(sampler, "\"attune.device/1\",\"lib"));
+    ck_assert_ptr_nonnull(strstr(sampler, "\"libjansson.so.4\""));
+    free(cpu);
+    free(sampler);
+    json_decref(manifest);
+    run_free(&r);
+}
+END_TEST
+
+/* The library would leave a mark as soon as the linker has it. */
+START_TEST(test_library_is_missed_before_code) {
+    char mark[4200];
+    attune_error error;
+    (void)snprintf(mark, sizeof mark, "%s/mark", run_folder());
+    ck_assert_int_eq(setenv("ATTUNE_FIXTURE_MARK", mark, 1), 0);
+    json_t *manifest = fixture_manifest("nosymbol", NULL);
+    fixture_set(manifest, "libraries.0.requires", json_pack("[ss]", "libc.so.6", "libnowhere.so.7"));
+    attune *host = open_host();
+    assert_fails(attune_load(host, fixture_install(fixture_folder(), manifest), &error), error,
+                 ATTUNE_UNAVAILABLE, "libnowhere.so.7 is not found");
+    ck_assert_str_eq(error.hint, ADVICE);
+    ck_assert_msg(access(mark, F_OK) != 0, "the library's code ran");
+    ck_assert_str_eq(plugin_status(host, 0).refused, "libnowhere.so.7 is not found (" ADVICE ")");
+    ck_assert_int_eq(plugin_status(host, 0).refused_code, ATTUNE_UNAVAILABLE);
+    attune_close(host);
+}
+END_TEST
+
+START_TEST(test_library_is_found_by_the_environment) {
+    json_t *manifest = fixture_manifest("plain", NULL);
+    fixture_set(manifest, "libraries.0.requires", json_pack("[s]", "libnowhere.so.7"));
+    const char *path = fixture_install(fixture_folder(), manifest);
+    put_nowhere();
+    run_result r = done("LD_LIBRARY_PATH=$PWD/lib $HOST plugins --plugin %s", path);
+    ck_assert_msg(strstr(r.out, "fixture-plain 1.2.3 (Fixture)  active") != NULL, "%s", r.out);
+    run_free(&r);
+    r = run("$HOST plugins --plugin %s", path); /* nothing else is in it */
+    ck_assert_int_eq(r.status, 3);
+    ck_assert_msg(strstr(r.err, "libnowhere.so.7 is not found; " ADVICE) != NULL, "%s", r.err);
+    run_free(&r);
+}
+END_TEST
+
+/* A plugin may say itself where its libraries lie. What it lacked is looked for again by the next load and
+ * the next swap, of the same bytes too. */
+START_TEST(test_library_appears_in_the_search_path) {
+    attune_error error;
+    attune_swap_report report = {.struct_size = sizeof report};
+    const char *folder = fixture_folder();
+    json_t *manifest = fixture_manifest("plain", NULL);
+    fixture_set(manifest, "libraries.0.requires", json_pack("[s]", "libnowhere.so.7"));
+    const char *path = fixture_install(folder, manifest);
+    run_result r =
+        run("cc -shared -fPIC -I$S/host_api -I$S -D_GNU_SOURCE -fvisibility=hidden -Wl,-z,noexecstack "
+            "-Wl,-rpath,$PWD/lib $S/tests/fixtures/plain.c -lm -o %s/plain.so && "
+            "chmod go-w %s/plain.so && $B/tools/fill_manifest %s %s %s",
+            folder, folder, path, folder, path);
+    ck_assert_msg(r.status == 0, "%s", r.err);
+    run_free(&r);
+    attune *host = open_host();
+    assert_fails(attune_load(host, path, &error), error, ATTUNE_UNAVAILABLE, "libnowhere.so.7 is not found");
+    assert_fails(attune_swap(host, path, &report, &error), error, ATTUNE_UNAVAILABLE,
+                 "libnowhere.so.7 is not found");
+    ck_assert_uint_eq(report.added + report.swapped + report.refused,
+                      0); /* not for this machine is no refusal */
+    put_nowhere();
+    assert_ok(attune_swap(host, path, &report, &error), error);
+    ck_assert_uint_eq(report.added, 1);
+    ck_assert_str_eq(plugin_status(host, 0).state, "active");
+    attune_close(host);
+}
+END_TEST
+
+/* The stage of a swap, where an older build serves on. */
+START_TEST(test_library_missing_refuses_a_swap) {
+    attune_error error;
+    attune_swap_report report = {.struct_size = sizeof report};
+    attune *host = open_with("plain", NULL);
+    json_t *manifest = fixture_manifest("plain", NULL);
+    fixture_set(manifest, "libraries.0.path", json_string("plain_b.so"));
+    fixture_set(manifest, "libraries.0.requires", json_pack("[s]", "libnowhere.so.7"));
+    assert_fails(attune_swap(host, fixture_install(fixture_folder(), manifest), &report, &error), error,
+                 ATTUNE_UNAVAILABLE, "libnowhere.so.7 is not found");
+    ck_assert_str_eq(report.stage, "libraries");
+    ck_assert_uint_eq(report.refused, 1);
+    ck_assert_str_eq(plugin_status(host, 0).state, "active");
+    attune_close(host);
+}
+END_TEST
+
+/* A library that one backend opens when it first runs: that backend is lost, with the reason, and is not
+ * asked its known answers. */
+START_TEST(test_library_of_one_backend) {
+    attune_error error;
+    attune_swap_report report = {.struct_size = sizeof report};
+    attune_choice choice = {.struct_size = sizeof choice};
+    float data[64];
+    attune_device_id cpu;
+    json_t *manifest = fixture_manifest("plain", NULL);
+    fixture_set(manifest, "libraries.0.attention.1.requires",
+                json_pack("[ss]", "libc.so.6", "libnowhere.so.7"));
+    attune *host = open_host();
+    assert_ok(attune_load(host, fixture_install(fixture_folder(), manifest), &error), error);
+    attune_tensor in = filled(data, 1, 1, 2, 8, 1), out = filled(data + 32, 1, 1, 2, 8, 2);
+    assert_ok(attune_cpu_device(host, &cpu, &error), error);
+    in.device = out.device = cpu;
+    attune_attention_problem problem;
+    assert_ok(attune_attention_problem_init(&problem, &in, &in, &in, NULL, &out, &error), error);
+    problem.workers = 1;
+    const attune_wish any = {.struct_size = sizeof any},
+                      sdp = {.struct_size = sizeof sdp, .attention = "sdp", .required = 1};
+    assert_ok(attune_choose(host, &any, &problem, &choice, NULL, &error), error);
+    ck_assert_str_eq(choice.backend, "sdp-no-mem"); /* though sdp is faster */
+    assert_fails(attune_choose(host, &sdp, &problem, &choice, NULL, &error), error, ATTUNE_UNAVAILABLE,
+                 "needs libnowhere.so.7, which is not found: " ADVICE);
+    /* both backends of this build are wrong: lacking a library keeps them from being asked */
+    manifest = fixture_manifest("plain", NULL);
+    fixture_set(manifest, "libraries.0.path", json_string("plain_wrong.so"));
+    fixture_set(manifest, "libraries.0.attention.0.requires", json_pack("[s]", "libnowhere.so.7"));
+    fixture_set(manifest, "libraries.0.attention.1.requires", json_pack("[s]", "libnowhere.so.7"));
+    assert_ok(attune_swap(host, fixture_install(fixture_folder(), manifest), &report, &error), error);
+    ck_assert_uint_eq(report.swapped, 1);
+    attune_close(host);
+}
+END_TEST
+
+TCase *library_cases(void) {
+    TCase *cases = tcase_create("libraries");
+    tcase_add_test(cases, test_library_is_found_in_a_list);
+    tcase_add_test(cases, test_library_is_found_as_the_cache_says);
+    tcase_add_test(cases, test_library_needed_and_search_path);
+    tcase_add_test(cases, test_library_is_filled_into_the_manifest);
+    tcase_add_test(cases, test_library_is_missed_before_code);
+    tcase_add_test(cases, test_library_is_found_by_the_environment);
+    tcase_add_test(cases, test_library_appears_in_the_search_path);
+    tcase_add_test(cases, test_library_missing_refuses_a_swap);
+    tcase_add_test(cases, test_library_of_one_backend);
+    return cases;
+}
