@@ -3,9 +3,7 @@ Attention: Attune's backends beside torch's scaled_dot_product_attention in one 
 peak of the same minutes; Markdown tables and a plot.
 """
 import argparse
-import ctypes
 import os
-import subprocess
 import sys
 import time
 
@@ -43,14 +41,6 @@ def read_options():
         if len(shape.split(",")) != 5 or not all(part.isdigit() and int(part) for part in shape.split(",")):
             sys.exit(f"--shape {shape} is no shape; write B,H,Nq,Nk,D such as 2,8,4096,77,40")
     return options
-
-
-def build_helpers():
-    tools = [os.path.join(common.BUILD, "bench", name) for name in ("peak.so", "call_cost")]
-    subprocess.run(["make", "-s", "-C", common.ROOT, "B=" + common.BUILD, *tools], check=True)
-    peak = ctypes.CDLL(tools[0]).fma_peak
-    peak.restype = ctypes.c_double
-    return peak, tools[1]
 
 
 def start(cpus):
@@ -148,7 +138,7 @@ def enter(torch, library, stream, shape, layout):
     return contestants, ours
 
 
-def run_shape(torch, library, peak, cpus, threads, shape, rounds):
+def run_shape(torch, library, cpus, threads, shape, rounds):
     """One row of the result: medians by layout and contestant, the peak's median, workspaces."""
     torch.set_num_threads(threads)
     stream = library.stream(threads)
@@ -166,7 +156,7 @@ def run_shape(torch, library, peak, cpus, threads, shape, rounds):
         for contestant in contestants[first:] + contestants[:first]:
             # A slow one needs no more turns to be known as slow.
             if turn < FEWEST_TURNS or contestant.median < 1.5 * min(c.median for c in contestants):
-                peaks.append(peak(threads, (ctypes.c_int * threads)(*cpus[:threads])))
+                peaks.append(common.fma_peak(cpus[:threads]))
                 contestant.turn()
     workspaces = {}
     for attention in ours:  # sdp's is that of the first layout, as the others'
@@ -253,7 +243,7 @@ def main():
     python = common.peer_python()
     if python != sys.executable:
         os.execv(python, [python, os.path.abspath(__file__), *sys.argv[1:]])
-    peak, tool = build_helpers()
+    tool = common.build("call_cost", "peak.so")[0]
     cpus = sorted(os.sched_getaffinity(0))[:max(options.threads)]
     common.pin(len(cpus))
     torch, library = start(cpus)
@@ -264,7 +254,7 @@ def main():
     rows = []
     for shape in options.shape:
         for threads in options.threads:
-            rows.append(run_shape(torch, library, peak, cpus, threads, tuple(map(int, shape.split(","))), options.rounds))
+            rows.append(run_shape(torch, library, cpus, threads, tuple(map(int, shape.split(","))), options.rounds))
             print_row(rows[-1])
     print_backends(rows)
     print_call_cost(tool, cpus[0])

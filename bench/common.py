@@ -1,4 +1,5 @@
 """What the benchmarks share: where Attune is, the peers' Python, and figures taken in processes of their own."""
+import ctypes
 import functools
 import hashlib
 import json
@@ -84,6 +85,25 @@ def run(command):
             sys.exit(f"{' '.join(command)}: status {child.returncode}\n{errors.read()}")
         text = output.read()
         return json.loads(text[text.index("{"):]), seconds, usage.ru_maxrss * 1024
+
+
+def build(*names):
+    """Files of this folder's Makefile targets, built beside what is measured."""
+    paths = [os.path.join(BUILD, "bench", name) for name in names]
+    subprocess.run(["make", "-s", "-C", ROOT, "B=" + BUILD, *paths], check=True)
+    return paths
+
+
+@functools.cache
+def peak_library():
+    library = ctypes.CDLL(build("peak.so")[0])
+    library.fma_peak.restype = ctypes.c_double
+    return library
+
+
+def fma_peak(cpus):
+    """GFLOP/s of float32 multiply-adds on these CPUs together, now."""
+    return peak_library().fma_peak(len(cpus), (ctypes.c_int * len(cpus))(*cpus))
 
 
 def attune(arguments):

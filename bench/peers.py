@@ -52,6 +52,18 @@ class Diffusers:
         self.model, self.from_numpy = model, torch.from_numpy
         self.load = functools.cache(lambda part: load_torch(model, part))
 
+    @staticmethod
+    def count(function, *arguments):
+        """Floating-point operations of the products and convolutions of a call, attention's included."""
+        import torch
+        from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
+
+        attention = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu  # which it does not know
+        rules = {attention: lambda q, k, v, *_, **__: sdpa_flop_count(q, k, v)}
+        with FlopCounterMode(display=False, custom_mapping=rules) as counter:
+            function(*arguments)
+        return counter.get_total_flops()
+
     def text(self, ids):
         return self.load("text")(self.from_numpy(ids)).last_hidden_state.numpy()
 
@@ -162,13 +174,14 @@ def time_part(networks, part, shape, repeats):
     inputs = {"text": lambda: [generator.integers(0, 49406, (2, 77))],
               "unet": lambda: [normal((2, *shape[1:])), np.array(501.0, np.float32), normal((2, 77, hidden))],
               "vae": lambda: [normal(shape)]}[part]()
-    seconds = []
+    seconds, function = [], getattr(networks, part)
+    flops = networks.count(function, *inputs) if hasattr(networks, "count") else None
     for _ in range(1 + repeats):
         start = time.perf_counter()
-        result = getattr(networks, part)(*inputs)
+        result = function(*inputs)
         seconds.append(time.perf_counter() - start)
         assert np.isfinite(result).all()
-    return {"seconds": seconds[1:]}
+    return {"seconds": seconds[1:], "flops": flops}
 
 
 def draw(networks, shape, steps, path):

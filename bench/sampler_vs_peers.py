@@ -73,6 +73,7 @@ class Bench:
     def __init__(self, options, folder):
         self.folder, self.repeats, self.steps = folder, str(options.repeats), str(options.steps)
         self.model, self.size, self.threads = options.model, options.size, str(options.threads)
+        self.cpus = sorted(os.sched_getaffinity(0))
 
     def peer(self, peer, figure, *arguments, size=None):
         """Run a peer's script; arguments are what follows the common ones."""
@@ -80,8 +81,10 @@ class Bench:
         return common.peer(*script, figure, self.model, size or self.size, self.threads, *arguments)
 
     def part(self, peer, part):
+        before = common.fma_peak(self.cpus)
         reply, _, peak = self.peer(peer, part, self.repeats)
-        return {"seconds": reply["seconds"], "peak": peak}
+        return {"seconds": reply["seconds"], "peak": peak, "flops": reply.get("flops"),
+                "fma": [before, common.fma_peak(self.cpus)]}
 
     def cold(self, peer):
         """From the start of the process to the end of the first step of a small picture."""
@@ -152,6 +155,14 @@ def table_row(title, values, form):
     return "| " + " | ".join([title, *cells, *ratios]) + " |"
 
 
+def shares(made, seconds):
+    """Each peer's share of the FMA peak of the same minutes, in per cent; diffusers counts a part's operations."""
+    flops = next((f["flops"] for f in made["diffusers"] if f.get("flops")), 0)
+    peaks = [peak for figures in made.values() for f in figures for peak in f.get("fma", [])]
+    return {peer: 1e-7 * flops / (seconds[peer] * common.median(peaks)) if flops and seconds[peer] else 0
+            for peer in PEERS}
+
+
 def print_table(options, results):
     print(f"\n{options.size}, {options.threads} threads, float32, {options.rounds} rounds in turns; medians; ratio above 1:"
           " Attune is faster or smaller\n")
@@ -162,6 +173,9 @@ def print_table(options, results):
         made = {peer: results.of(name, peer) for peer in PEERS}
         seconds = {peer: common.median([s for f in made[peer] for s in f["seconds"]] or [0]) for peer in PEERS}
         print(table_row(title + ", seconds", seconds, "{:.3f}"))
+        if name in PARTS:
+            cells = [f"{share:.0f} %" if share else "" for share in shares(made, seconds).values()]
+            print("| " + " | ".join(["… share of the FMA peak", *cells, "", ""]) + " |")
         peaks = {peer: common.median([f["peak"] / GIB for f in made[peer]] or [0]) for peer in PEERS}
         print(table_row("… peak memory, GiB", peaks, "{:.2f}"))
     print("\nA peer's process for a part holds that part alone; Attune's opens the whole model and a session.\n")
