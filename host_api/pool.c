@@ -29,19 +29,18 @@ typedef struct share {
 } share;
 
 typedef struct job {
-    struct job *next_job; /* the rest of this struct up to `shares` never changes while the job is listed */
+    share share[MOST_SHARES];
+    struct job *next_job; /* this and what follows up to `shares` never changes while the job is listed */
     attune_task task;
     void *context;
     uint32_t workers;
     uint32_t shares;
-    uint32_t joined; /* worker numbers given out so far; under the pool's lock, as all that follows but the
-                        atomics */
-    share share[MOST_SHARES];
     atomic_uint_fast64_t limit; /* no task from here on starts: the lowest that failed, at first n */
-    atomic_uint running;        /* threads inside besides the caller; changed under the lock */
-    bool waiting;               /* the caller sleeps on `done` */
     pthread_cond_t done;
-    attune_code code; /* of that task */
+    uint32_t joined;     /* worker numbers given out so far; under the pool's lock, as all but the atomics */
+    atomic_uint running; /* threads inside besides the caller; changed under the lock */
+    attune_code code;    /* of the task that `limit` names */
+    bool waiting;        /* the caller sleeps on `done` */
     attune_error error;
 } job;
 

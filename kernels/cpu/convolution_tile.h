@@ -82,7 +82,6 @@ static void run_taps(tile *t, stage *s, const float *line, int64_t x, int ky, in
     if (!all && !t->begun) { /* the tile's sums are put where its pieces find them */
         piece none = t->whole;
         none.result = NULL;
-        none.stored = NULL;
         run_tile(&none, t->pixels);
         t->begun = 1;
     }
@@ -142,7 +141,6 @@ static void run_pixels(tile *t, stage *s, int64_t row, int64_t x) {
         return;
     piece none = t->whole; /* what is left to begin or to end */
     none.start = t->begun ? NULL : t->whole.start;
-    none.stored = NULL;
     run_tile(&none, t->pixels);
 }
 

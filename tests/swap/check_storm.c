@@ -181,7 +181,7 @@ END_TEST
 START_TEST(test_swap_storm_of_real_images) {
     attune_error error;
     const char *manifests[2] = {real_build(), second_build()};
-    unsigned wanted = SANITIZED ? how_many(4, 60) : how_many(12, 1000);
+    unsigned wanted = SANITIZED ? how_many(4, 60) : how_many(12, 100);
     host = rig_open();
     subject = (picture){"red apple", 6, 64};
     painters = 4;
