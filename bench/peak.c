@@ -1,5 +1,5 @@
 /* peak.c: the float32 multiply-add rate that this machine reaches now, as a library for
- * attention_vs_peers.py. Compiled for the processor that it runs on. */
+ * common.py. Compiled for the processor that it runs on. */
 #include <pthread.h>
 #include <sched.h>
 #include <time.h>

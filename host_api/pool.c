@@ -52,15 +52,18 @@ struct attune_pool {
     uint32_t spinning;
     bool stop;
     atomic_uint published; /* counts jobs: what a spinning thread watches */
+    atomic_uint indices;   /* given out to the threads */
     uint32_t threads;
     uint32_t started;
     pthread_t thread[];
 };
 
-/* Set while this thread runs tasks: a nested call runs inline under the same worker number. */
+/* Set while this thread runs tasks: a nested call runs inline under the same worker number. `index`: the
+ * share that it begins in, 0 for a caller's thread, else the thread's own in every job. */
 static _Thread_local struct {
     bool inside;
     uint32_t worker;
+    uint32_t index;
 } here;
 
 static uint64_t now(void) {
@@ -103,7 +106,7 @@ static void run_tasks(attune_pool *pool, job *work, uint32_t worker) {
     here.inside = true;
     here.worker = worker;
     for (uint32_t i = 0; i < work->shares; ++i) {
-        share *own = &work->share[(worker + i) % work->shares];
+        share *own = &work->share[(here.index + i) % work->shares];
         for (;;) {
             uint64_t task = atomic_fetch_add_explicit(&own->next, 1, memory_order_relaxed);
             if (task >= own->end || task >= atomic_load_explicit(&work->limit, memory_order_relaxed))
@@ -121,9 +124,12 @@ static void run_tasks(attune_pool *pool, job *work, uint32_t worker) {
 }
 
 static bool has_tasks(const job *work) {
-    for (uint32_t i = 0; i < work->shares; ++i)
-        if (atomic_load_explicit(&work->share[i].next, memory_order_relaxed) < work->share[i].end)
+    uint64_t limit = atomic_load_explicit(&work->limit, memory_order_relaxed);
+    for (uint32_t i = 0; i < work->shares; ++i) {
+        uint64_t next = atomic_load_explicit(&work->share[i].next, memory_order_relaxed);
+        if (next < work->share[i].end && next < limit)
             return true;
+    }
     return false;
 }
 
@@ -164,6 +170,7 @@ static bool spin_for_work(attune_pool *pool, unsigned seen) {
 static void *thread_main(void *argument) {
     attune_pool *pool = argument;
     bool look_out = true;
+    here.index = 1 + atomic_fetch_add_explicit(&pool->indices, 1, memory_order_relaxed);
     (void)pthread_mutex_lock(&pool->lock);
     while (!pool->stop) {
         job *work = find_job(pool);

@@ -54,7 +54,7 @@ static uint64_t workspace_bytes(const attune_convolution_f32 *a) {
     return round_64((sum_floats(&c) + wide) * 4);
 }
 
-/* Some taps of one panel, of which the weights are at hand. */
+/* Some taps of one panel. */
 typedef struct stage {
     const attune_convolution_f32 *args;
     const cut *c;

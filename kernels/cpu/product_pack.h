@@ -3,7 +3,7 @@
  * (channel, k): a transposition of each panel, in which convolutions also turn k = (input channel, tap) into
  * (tap, input channel). Both types of element are moved as they are.
  *
- * Needs: WIDTH, PANEL.
+ * Part of product_tile.h.
  */
 
 static inline int64_t storage_bytes(int32_t storage) {

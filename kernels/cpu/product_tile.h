@@ -103,7 +103,8 @@ INLINE void look_at_end(const piece *p, int i) {
     }
 }
 
-/* Where a tile's next weights are; one of them NULL, which is never looked at. */
+/* Where a tile's next weights are: in w, or, where they are stored in 16 bits, in stored and from there wide.
+ */
 typedef struct weights_at {
     const float *w;
     const uint16_t *stored;

@@ -152,6 +152,14 @@ typedef struct failing {
     uint64_t silent; /* this one without words */
 } failing;
 
+static attune_code mark_task(void *context, uint64_t task, uint32_t worker, attune_error *error) {
+    atomic_uint *done = context;
+    (void)worker;
+    (void)error;
+    atomic_fetch_add(&done[task], 1);
+    return ATTUNE_OK;
+}
+
 static attune_code fail_task(void *context, uint64_t task, uint32_t worker, attune_error *error) {
     failing *in = context;
     (void)worker;
@@ -164,6 +172,35 @@ static attune_code fail_task(void *context, uint64_t task, uint32_t worker, attu
                ? ATTUNE_OK
                : attune_fail(error, ATTUNE_DATA_LOSS, "test", "task", "task %llu", (unsigned long long)task);
 }
+
+/* More threads than a job has shares: every task once, the lowest error, whoever helps where. */
+START_TEST(test_pool_of_many_threads) {
+    static const uint32_t sizes[] = {16, 17, 40};
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; ++i) {
+        static atomic_uint done[MOST];
+        attune_error error;
+        attune_pool *large;
+        assert_ok(attune_pool_create(sizes[i], &large, &error), error);
+        attune_stream cpu = {.struct_size = sizeof cpu, .workers = sizes[i], .native = large};
+        for (uint64_t n = 1; n <= MOST; n = n * 3 + 1) {
+            memset(done, 0, sizeof done);
+            assert_ok(attune_pool_run(large, &cpu, n, mark_task, done, &error), error);
+            for (uint64_t task = 0; task < n; ++task)
+                ck_assert_uint_eq(atomic_load(&done[task]), 1);
+        }
+        for (uint64_t first = 0; first < MOST; first = first * 3 + 1) {
+            failing in = {.first = first, .silent = UINT64_MAX};
+            char text[32];
+            (void)snprintf(text, sizeof text, "task %llu", (unsigned long long)first);
+            assert_fails(attune_pool_run(large, &cpu, MOST, fail_task, &in, &error), error, ATTUNE_DATA_LOSS,
+                         text);
+            ck_assert_str_eq(error.message, text);
+            ck_assert_uint_le(atomic_load(&in.run), first + 1 + sizes[i] * sizes[i]);
+        }
+        attune_pool_destroy(large);
+    }
+}
+END_TEST
 
 typedef struct both {
     meeting meeting;
@@ -376,6 +413,7 @@ TCase *pool_cases(void) {
     tcase_add_test(cases, test_pool_really_parallel);
     tcase_add_test(cases, test_pool_nested_inline_ascending);
     tcase_add_test(cases, test_pool_lowest_error);
+    tcase_add_test(cases, test_pool_of_many_threads);
     tcase_add_test(cases, test_pool_bad_arguments);
     tcase_add_test(cases, test_pool_concurrent_callers);
     tcase_add_test(cases, test_pool_many_tiny_loops);
