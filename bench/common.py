@@ -122,7 +122,7 @@ def median(values):
 
 def openvino_folder(model):
     """Where OpenVINO's form of a model lies: by its path."""
-    return os.path.join(CACHE, "openvino-" + hashlib.sha256(os.path.realpath(model).encode()).hexdigest()[:12])
+    return os.path.join(CACHE, "openvino2-" + hashlib.sha256(os.path.realpath(model).encode()).hexdigest()[:12])
 
 
 def step_distance(after, reference):

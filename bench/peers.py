@@ -19,6 +19,9 @@ import numpy as np
 import common
 
 PARTS = {"text": "text_encoder", "unet": "unet", "vae": "vae"}
+# The text part that is timed: the encoder, and the keys and values that the UNet's cross attention makes of its result,
+# since Attune's text phase makes both.
+WITH_CONTEXT = "context"
 
 
 def read_json(*path):
@@ -31,6 +34,8 @@ def load_torch(model, part):
     import torch
 
     torch.set_grad_enabled(False)
+    if part == WITH_CONTEXT:
+        return join_context(load_torch(model, "text"), load_torch(model, "unet"))
     folder = os.path.join(model, PARTS[part])
     if part == "text":
         from transformers import CLIPTextModel
@@ -40,6 +45,24 @@ def load_torch(model, part):
         return UNet2DConditionModel.from_pretrained(folder, torch_dtype=torch.float32).eval()
     from diffusers import AutoencoderKL
     return AutoencoderKL.from_pretrained(folder, torch_dtype=torch.float32).eval()
+
+
+def join_context(encoder, unet):
+    """The encoder and the UNet's projections of the text as one network, whose one result holds all of theirs."""
+    import torch
+
+    class Context(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            blocks = [module.attn2 for module in unet.modules() if hasattr(module, "attn2")]
+            self.encoder = encoder
+            self.projections = torch.nn.ModuleList(p for block in blocks for p in (block.to_k, block.to_v))
+
+        def forward(self, ids):
+            text = self.encoder(ids).last_hidden_state
+            return torch.cat([text, *(projection(text) for projection in self.projections)], dim=-1)
+
+    return Context().eval()
 
 
 class Diffusers:
@@ -67,6 +90,9 @@ class Diffusers:
     def text(self, ids):
         return self.load("text")(self.from_numpy(ids)).last_hidden_state.numpy()
 
+    def context(self, ids):
+        return self.load(WITH_CONTEXT)(self.from_numpy(ids)).numpy()
+
     def unet(self, x, timestep, context):
         arrays = [self.from_numpy(array) for array in (x, timestep, context)]
         return self.load("unet")(*arrays, return_dict=False)[0].numpy()
@@ -88,7 +114,7 @@ class OpenVino:
         core = openvino.Core()
         network = core.read_model(os.path.join(common.openvino_folder(self.model), part + ".xml"))
         context = [2, 77, read_json(self.model, "unet", "config.json")["cross_attention_dim"]]
-        network.reshape({"text": {0: [2, 77]}, "unet": {0: [2, *self.shape[1:]], 1: [], 2: context},
+        network.reshape({"text": {0: [2, 77]}, WITH_CONTEXT: {0: [2, 77]}, "unet": {0: [2, *self.shape[1:]], 1: [], 2: context},
                          "vae": {0: list(self.shape)}}[part])
         return core.compile_model(network, "CPU", {
             "INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": self.threads, "NUM_STREAMS": 1,
@@ -99,6 +125,9 @@ class OpenVino:
 
     def text(self, ids):
         return self.run("text", ids)
+
+    def context(self, ids):
+        return self.run(WITH_CONTEXT, ids)
 
     def unet(self, x, timestep, context):
         return self.run("unet", x, timestep, context)
@@ -117,6 +146,7 @@ def convert(model, folder):
     latents = torch.randn(2, channels, 16, 16)
     ids = torch.zeros(2, 77, dtype=torch.int64)
     calls = {"text": (lambda network, i: network(i).last_hidden_state, (ids,), [[2, 77]]),
+             WITH_CONTEXT: (lambda network, i: network(i), (ids,), [[2, 77]]),
              "unet": (lambda network, x, t, c: network(x, t, c, return_dict=False)[0],
                       (latents, torch.tensor(501.0), torch.randn(2, 77, hidden)),
                       [[2, channels, -1, -1], [], [2, 77, hidden]]),
@@ -171,7 +201,8 @@ def time_part(networks, part, shape, repeats):
     generator = np.random.default_rng(0)
     hidden = read_json(networks.model, "unet", "config.json")["cross_attention_dim"]
     normal = functools.partial(generator.standard_normal, dtype=np.float32)
-    inputs = {"text": lambda: [generator.integers(0, 49406, (2, 77))],
+    part = WITH_CONTEXT if part == "text" else part
+    inputs = {WITH_CONTEXT: lambda: [generator.integers(0, 49406, (2, 77))],
               "unet": lambda: [normal((2, *shape[1:])), np.array(501.0, np.float32), normal((2, 77, hidden))],
               "vae": lambda: [normal(shape)]}[part]()
     seconds, function = [], getattr(networks, part)

@@ -17,7 +17,7 @@ import time
 import common
 
 PEERS = ["attune", "diffusers", "openvino"]
-PARTS = {"text": "text encoder, 2 × 77 tokens", "unet": "UNet step with guidance (batch 2)", "vae": "VAE decode"}
+PARTS = {"text": "text encoder, 2 × 77 tokens, and the text's keys and values", "unet": "UNet step with guidance (batch 2)", "vae": "VAE decode"}
 COLD_SIZE = "256x256"
 GIB = 1 << 30
 MORE_TO_DO = 3
