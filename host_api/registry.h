@@ -12,6 +12,7 @@
 
 #include "attune/host.h"
 #include "files.h"
+#include "manifest.h"
 #include "probe.h"
 #include "services.h"
 #include <pthread.h>
@@ -66,8 +67,8 @@ typedef struct attune_generation {
     uint32_t device_count;
     const attune_attention_interface *attention;
     attune_attention_info *backends;
-    uint64_t *memory_min; /* of each backend, from the manifest */
-    char (*lacks)[32];    /* of each backend: a shared library that it needs and that is not found, or "" */
+    uint64_t *memory_min;               /* of each backend, from the manifest */
+    char (*lacks)[ATTUNE_LIBRARY_NAME]; /* of each: a shared library that it needs and that is not found */
     uint32_t attention_count;
     const attune_sampler_interface *sampler; /* NULL = none */
     attune_sampler_info sampler_info;

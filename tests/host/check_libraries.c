@@ -97,6 +97,39 @@ START_TEST(test_library_is_filled_into_the_manifest) {
 }
 END_TEST
 
+/* A plugin with more libraries, and with other names, than a manifest can list: the rest is the linker's. */
+START_TEST(test_library_that_no_manifest_can_list) {
+    attune_error error;
+    const char *folder = fixture_folder();
+    const char *path = fixture_install(folder, fixture_manifest("plain", NULL));
+    run_result r =
+        run("mkdir lib && cc -c -x c /dev/null -o empty.o && for name in 'libodd name.so.1' "
+            "lib$(printf %%0100d 0).so libboost_program_options.so.1.74.0 libfoo.solver.so.3 "
+            "$(seq -f libn%%g.so.1 70); do ld -shared -soname \"$name\" empty.o -o \"lib/$name\" && "
+            "set -- \"$@\" \"lib/$name\" || exit; done; "
+            "cc -shared -fPIC -I$S/host_api -I$S -D_GNU_SOURCE -fvisibility=hidden -Wl,-z,noexecstack "
+            "-Wl,-rpath,$PWD/lib $S/tests/fixtures/plain.c -lm -Wl,--no-as-needed \"$@\" -o %s/plain.so && "
+            "chmod go-w %s/plain.so && $B/tools/fill_manifest %s %s %s",
+            folder, folder, path, folder, path);
+    ck_assert_msg(r.status == 0, "%s", r.err);
+    ck_assert_ptr_nonnull(strstr(r.err, "plain.so: needs libodd name.so.1, which a manifest cannot list\n"));
+    ck_assert_ptr_nonnull(strstr(r.err, "needs lib0000"));
+    ck_assert_ptr_null(strstr(r.err, "libn62.so.1,"));
+    ck_assert_ptr_nonnull(strstr(r.err, "libn63.so.1,"));
+    run_free(&r);
+    json_t *manifest = json_load_file(path, 0, NULL);
+    const json_t *listed = fixture_get(manifest, "libraries.0.requires");
+    ck_assert_uint_eq(json_array_size(listed), 64);
+    ck_assert_str_eq(json_string_value(json_array_get(listed, 0)), "libboost_program_options.so.1.74.0");
+    ck_assert_str_eq(json_string_value(json_array_get(listed, 1)), "libfoo.solver.so.3");
+    json_decref(manifest);
+    attune *host = open_host();
+    assert_ok(attune_load(host, path, &error), error);
+    ck_assert_str_eq(plugin_status(host, 0).state, "active");
+    attune_close(host);
+}
+END_TEST
+
 /* The library would leave a mark as soon as the linker has it. */
 START_TEST(test_library_is_missed_before_code) {
     char mark[4200];
@@ -220,6 +253,7 @@ TCase *library_cases(void) {
     tcase_add_test(cases, test_library_is_found_as_the_cache_says);
     tcase_add_test(cases, test_library_needed_and_search_path);
     tcase_add_test(cases, test_library_is_filled_into_the_manifest);
+    tcase_add_test(cases, test_library_that_no_manifest_can_list);
     tcase_add_test(cases, test_library_is_missed_before_code);
     tcase_add_test(cases, test_library_is_found_by_the_environment);
     tcase_add_test(cases, test_library_appears_in_the_search_path);
