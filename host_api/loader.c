@@ -68,9 +68,10 @@ static attune_code check_interfaces(const attune_manifest_library *library, attu
 }
 
 const char *attune_loader_lacks(const attune_generation *generation, const attune_required *required) {
+    const char *const where = generation->search_path_known ? generation->search_path : NULL;
     for (uint32_t i = 0; i < required->count; ++i)
         if (!is_interface(required->name[i]) &&
-            !attune_find_library(required->name[i], generation->search_path))
+            attune_find_library(required->name[i], where) == ATTUNE_LIBRARY_MISSING)
             return required->name[i];
     return NULL;
 }
@@ -136,8 +137,8 @@ attune_code attune_loader_check(attune_generation *generation, int folder, const
         code = attune_elf_check(generation->copy.bytes, size, library->arch, path, error);
     if (!code) {
         attune_elf_unload_risk(generation->copy.bytes, size, generation->unload_risk);
-        attune_elf_search_path(generation->copy.bytes, size, generation->search_path,
-                               sizeof generation->search_path);
+        generation->search_path_known = attune_elf_search_path(
+            generation->copy.bytes, size, generation->search_path, sizeof generation->search_path);
     }
     attune_copy_unmap(&generation->copy);
     return code ? code : check_libraries(generation, library, error);

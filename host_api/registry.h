@@ -48,8 +48,9 @@ typedef struct attune_generation {
     int32_t refused_code;
     char manifest[512];
     uint8_t sha256[32];
-    const char *stage;              /* what is being done to load it: static text */
-    char search_path[512];          /* where its code looks for shared libraries first; see elf_check.h */
+    const char *stage;     /* what is being done to load it: static text */
+    char search_path[512]; /* where its code looks for shared libraries first; see elf_check.h */
+    bool search_path_known;
     char unload_risk[96];           /* why it is parked rather than unmapped; "" = nothing found */
     struct attune_generation *next; /* in the registry's list of all */
     struct attune_burial *burial;   /* for its end, made at the start so that ending cannot fail */
