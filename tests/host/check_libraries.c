@@ -277,6 +277,62 @@ START_TEST(test_library_missing_refuses_a_swap) {
 }
 END_TEST
 
+/* A build of fixture-plain whose backends of a set (bits) need a library that is not there. */
+static const char *install_lacking(const char *file, unsigned set) {
+    json_t *manifest = fixture_manifest("plain", NULL);
+    fixture_set(manifest, "libraries.0.path", json_string(file));
+    if (set & 1)
+        fixture_set(manifest, "libraries.0.attention.0.requires", json_pack("[s]", "libnowhere.so.7"));
+    if (set & 2)
+        fixture_set(manifest, "libraries.0.attention.1.requires", json_pack("[s]", "libnowhere.so.7"));
+    return fixture_install(fixture_folder(), manifest);
+}
+
+/* A backend that serves is not swapped for one that lacks a library; one that lacked it already may be. */
+START_TEST(test_library_missing_to_a_backend_refuses_a_swap) {
+    attune_error error;
+    attune_swap_report report = {.struct_size = sizeof report};
+    attune *host = open_host();
+    assert_ok(attune_load(host, install_lacking("plain.so", 2), &error), error);
+    assert_fails(attune_swap(host, install_lacking("plain_b.so", 3), &report, &error), error,
+                 ATTUNE_UNAVAILABLE, "needs libnowhere.so.7, which is not found");
+    ck_assert_str_eq(error.hint, ADVICE);
+    ck_assert_str_eq(report.stage, "libraries");
+    ck_assert_uint_eq(report.refused, 1);
+    assert_ok(attune_swap(host, install_lacking("plain_b.so", 2), &report, &error), error);
+    ck_assert_uint_eq(report.swapped, 1);
+    attune_close(host);
+}
+END_TEST
+
+/* The same bytes are no news, unless a library has been installed that a backend of theirs lacked. */
+START_TEST(test_library_appears_for_a_backend) {
+    attune_error error;
+    attune_swap_report report = {.struct_size = sizeof report};
+    const char *folder = fixture_folder();
+    json_t *manifest = fixture_manifest("plain", NULL);
+    fixture_set(manifest, "libraries.0.attention.1.requires", json_pack("[s]", "libnowhere.so.7"));
+    const char *path = fixture_install(folder, manifest);
+    run_result r =
+        run("cc -shared -fPIC -I$S/host_api -I$S -D_GNU_SOURCE -fvisibility=hidden -Wl,-z,noexecstack "
+            "-Wl,-rpath,$PWD/lib $S/tests/fixtures/plain.c -lm -o %s/plain.so && "
+            "chmod go-w %s/plain.so && $B/tools/fill_manifest %s %s %s",
+            folder, folder, path, folder, path);
+    ck_assert_msg(r.status == 0, "%s", r.err);
+    run_free(&r);
+    attune *host = open_host();
+    assert_ok(attune_load(host, path, &error), error);
+    assert_ok(attune_swap(host, path, &report, &error), error);
+    ck_assert_uint_eq(report.unchanged, 1);
+    put_nowhere();
+    assert_ok(attune_swap(host, path, &report, &error), error);
+    ck_assert_uint_eq(report.swapped, 1);
+    assert_ok(attune_swap(host, path, &report, &error), error);
+    ck_assert_uint_eq(report.unchanged, 1);
+    attune_close(host);
+}
+END_TEST
+
 /* A library that one backend opens when it first runs: that backend is lost, with the reason, and is not
  * asked its known answers. */
 START_TEST(test_library_of_one_backend) {
@@ -302,13 +358,11 @@ START_TEST(test_library_of_one_backend) {
     ck_assert_str_eq(choice.backend, "sdp-no-mem"); /* though sdp is faster */
     assert_fails(attune_choose(host, &sdp, &problem, &choice, NULL, &error), error, ATTUNE_UNAVAILABLE,
                  "needs libnowhere.so.7, which is not found: " ADVICE);
+    attune_close(host);
     /* both backends of this build are wrong: lacking a library keeps them from being asked */
-    manifest = fixture_manifest("plain", NULL);
-    fixture_set(manifest, "libraries.0.path", json_string("plain_wrong.so"));
-    fixture_set(manifest, "libraries.0.attention.0.requires", json_pack("[s]", "libnowhere.so.7"));
-    fixture_set(manifest, "libraries.0.attention.1.requires", json_pack("[s]", "libnowhere.so.7"));
-    assert_ok(attune_swap(host, fixture_install(fixture_folder(), manifest), &report, &error), error);
-    ck_assert_uint_eq(report.swapped, 1);
+    host = open_host();
+    assert_ok(attune_swap(host, install_lacking("plain_wrong.so", 3), &report, &error), error);
+    ck_assert_uint_eq(report.added, 1);
     attune_close(host);
 }
 END_TEST
@@ -327,5 +381,7 @@ TCase *library_cases(void) {
     tcase_add_test(cases, test_library_of_a_long_search_path);
     tcase_add_test(cases, test_library_missing_refuses_a_swap);
     tcase_add_test(cases, test_library_of_one_backend);
+    tcase_add_test(cases, test_library_missing_to_a_backend_refuses_a_swap);
+    tcase_add_test(cases, test_library_appears_for_a_backend);
     return cases;
 }
