@@ -82,6 +82,9 @@ ATTUNE_EXPORT attune_code attune_snapshot_attention(const attune_snapshot *snaps
                                                     attune_attention_info *out, attune_error *error);
 ATTUNE_EXPORT attune_code attune_snapshot_sampler(const attune_snapshot *snapshot, uint32_t i, uint32_t j,
                                                   attune_sampler_info *out, attune_error *error);
+/* [any] The shared library for want of which plugin i's j-th attention backend serves nobody, "" = none;
+ * NULL = no such backend. The text lives as long as the snapshot. */
+ATTUNE_EXPORT const char *attune_snapshot_lacks(const attune_snapshot *snapshot, uint32_t i, uint32_t j);
 
 /* ---- choosing a backend ---- */
 
