@@ -146,7 +146,7 @@ $(B)/tools/%: $(B)/obj/tools/%.o
 	@mkdir -p $(@D)
 	$(call say,LD,$@)
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(shell $(PKG_CONFIG) --libs jansson nettle) -lm
-$(B)/tools/fill_manifest: $(B)/obj/host_api/elf_check.o
+$(B)/tools/fill_manifest: $(patsubst %,$(B)/obj/host_api/%.o,elf_check json_fields structs)
 # The self-test's known answers: libattune holds numbers, the tool holds the kernel that they come from.
 $(B)/tools/make_self_test: $(REFERENCE_OBJ)
 $(B)/gen/self_test_bits.c: $(B)/tools/make_self_test

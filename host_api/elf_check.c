@@ -2,7 +2,6 @@
 #include "elf_check.h"
 #include "structs.h"
 #include <elf.h>
-#include <stdbool.h>
 
 typedef struct elf {
     const unsigned char *bytes;
@@ -187,9 +186,11 @@ attune_code attune_elf_check(const void *bytes, uint64_t size, const char *arch,
 /* The tables that the scan reads: where they lie in the file. */
 typedef struct dynamic_tables {
     uint64_t symbols, strings, length;
-    bool pinned; /* DF_1_NODELETE */
+    bool pinned;    /* DF_1_NODELETE */
+    bool scannable; /* the symbols end where the strings begin */
 } dynamic_tables;
 
+/* False where there is no table of strings within the file. */
 static bool find_tables(const elf *in, const Elf64_Phdr *dynamic, dynamic_tables *out) {
     bool symbols = false, strings = false;
     for (uint64_t at = 0; at + sizeof(Elf64_Dyn) <= dynamic->p_filesz; at += sizeof(Elf64_Dyn)) {
@@ -204,9 +205,9 @@ static bool find_tables(const elf *in, const Elf64_Phdr *dynamic, dynamic_tables
             out->length = entry.d_un.d_val;
         out->pinned |= entry.d_tag == DT_FLAGS_1 && entry.d_un.d_val & DF_1_NODELETE;
     }
-    /* Linkers put the symbols before their names, which is how their number is known here. */
-    return symbols && strings && out->symbols < out->strings && out->strings <= in->size &&
-           out->length <= in->size - out->strings;
+    /* Most linkers put the symbols before their names, which is how their number is known here. */
+    out->scannable = symbols && strings && out->symbols < out->strings;
+    return strings && out->strings <= in->size && out->length <= in->size - out->strings;
 }
 
 /* The text at an offset of the string table, or NULL where it does not end inside. */
@@ -280,34 +281,39 @@ static const char *needed_at(const elf *in, const Elf64_Phdr *dynamic, const dyn
 }
 
 /* The dynamic segment that the linker takes, of several the last; false where a header cannot be read. */
-static bool find_dynamic(elf *in, const void *bytes, uint64_t size, Elf64_Phdr *dynamic, bool *local) {
+static bool find_dynamic(elf *in, const void *bytes, uint64_t size, Elf64_Phdr *dynamic) {
     Elf64_Phdr part;
     *in = (elf){.bytes = bytes, .size = size, .file = "", .error = NULL};
     memset(dynamic, 0, sizeof *dynamic);
-    *local = false;
     if (!take(in, 0, &in->header, sizeof in->header))
         return false;
     for (unsigned i = 0; i < in->header.e_phnum; ++i) {
         if (!segment(in, i, &part))
             break;
-        *local |= part.p_type == PT_TLS;
         if (part.p_type == PT_DYNAMIC)
             *dynamic = part;
     }
     return true;
 }
 
+static bool has_local_storage(const elf *in) {
+    Elf64_Phdr part;
+    for (unsigned i = 0; i < in->header.e_phnum && segment(in, i, &part); ++i)
+        if (part.p_type == PT_TLS)
+            return true;
+    return false;
+}
+
 void attune_elf_unload_risk(const void *bytes, uint64_t size, char reason[96]) {
     elf in;
     dynamic_tables tables = {0};
     Elf64_Phdr dynamic;
-    bool local;
     *reason = 0;
-    if (!find_dynamic(&in, bytes, size, &dynamic, &local))
+    if (!find_dynamic(&in, bytes, size, &dynamic))
         (void)snprintf(reason, 96, "its headers cannot be read");
-    else if (local)
+    else if (has_local_storage(&in))
         (void)snprintf(reason, 96, "it has thread-local storage");
-    else if (dynamic.p_type != PT_DYNAMIC || !find_tables(&in, &dynamic, &tables))
+    else if (dynamic.p_type != PT_DYNAMIC || !find_tables(&in, &dynamic, &tables) || !tables.scannable)
         (void)snprintf(reason, 96, "its symbols cannot be scanned");
     else if (tables.pinned)
         (void)snprintf(reason, 96, "it asks not to be unmapped (NODELETE)");
@@ -322,31 +328,33 @@ const char *attune_elf_needed(const void *bytes, uint64_t size, uint32_t index) 
     elf in;
     dynamic_tables tables = {0};
     Elf64_Phdr dynamic;
-    bool local;
-    return find_dynamic(&in, bytes, size, &dynamic, &local) && find_tables(&in, &dynamic, &tables)
+    return find_dynamic(&in, bytes, size, &dynamic) && find_tables(&in, &dynamic, &tables)
                ? needed_at(&in, &dynamic, &tables, index)
                : NULL;
 }
 
-void attune_elf_search_path(const void *bytes, uint64_t size, char *out, size_t room) {
+bool attune_elf_search_path(const void *bytes, uint64_t size, char *out, size_t room) {
     elf in;
     dynamic_tables tables = {0};
     Elf64_Phdr dynamic;
-    bool local;
-    const char *rpath = NULL, *runpath = NULL;
+    const char *rpath = "", *runpath = NULL; /* NULL = not readable */
+    bool has_runpath = false;
     *out = 0;
-    if (!find_dynamic(&in, bytes, size, &dynamic, &local) || !find_tables(&in, &dynamic, &tables))
-        return;
+    if (!find_dynamic(&in, bytes, size, &dynamic) || !find_tables(&in, &dynamic, &tables))
+        return false;
     for (uint64_t at = 0; at + sizeof(Elf64_Dyn) <= dynamic.p_filesz; at += sizeof(Elf64_Dyn)) {
         Elf64_Dyn entry;
         if (!take(&in, dynamic.p_offset + at, &entry, sizeof entry) || entry.d_tag == DT_NULL)
             break;
         if (entry.d_tag == DT_RPATH)
             rpath = text_at(&in, &tables, entry.d_un.d_val);
+        has_runpath |= entry.d_tag == DT_RUNPATH;
         if (entry.d_tag == DT_RUNPATH)
             runpath = text_at(&in, &tables, entry.d_un.d_val);
     }
-    const char *const path = runpath ? runpath : rpath;
-    if (path && strlen(path) < room)
-        (void)snprintf(out, room, "%s", path);
+    const char *const path = has_runpath ? runpath : rpath;
+    if (!path || strlen(path) >= room)
+        return false;
+    (void)snprintf(out, room, "%s", path);
+    return true;
 }

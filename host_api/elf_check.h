@@ -4,6 +4,7 @@
 #define HOST_API_ELF_CHECK_H
 
 #include "attune/abi.h"
+#include <stdbool.h>
 
 /*
  * [any] Check the `size` bytes of an ELF file (System V ABI, generic and processor supplements; gabi 4.2): 64
@@ -29,7 +30,8 @@ void attune_elf_unload_risk(const void *bytes, uint64_t size, char reason[96]);
 const char *attune_elf_needed(const void *bytes, uint64_t size, uint32_t index);
 
 /* [any] Where a library that attune_elf_check accepted says that those that it needs lie: its RUNPATH, or its
- * RPATH where it has none, a list with colons; "" = nothing, or more than fits. */
-void attune_elf_search_path(const void *bytes, uint64_t size, char *out, size_t room);
+ * RPATH where it has none, a list with colons; "" = nothing. False where that cannot be told: its tables
+ * cannot be read, or the list does not fit. */
+bool attune_elf_search_path(const void *bytes, uint64_t size, char *out, size_t room);
 
 #endif

@@ -1,7 +1,6 @@
 /* json_fields.c: checked reading of JSON objects; every error says place, expectation and finding. */
 #include "json_fields.h"
 #include "structs.h"
-#include <stdbool.h>
 
 /* What stands there, in words: short enough for one line, without the text itself where that could be long.
  */
@@ -115,10 +114,12 @@ static bool is_interface(const char *text) {
     return is_name(name) && digits > 0 && digits < 6 && slash[1] != '0' && !slash[1 + digits];
 }
 
-/* "libNAME.so", with or without a version behind it. */
-static bool is_library(const char *text) {
-    const char *so = strstr(text, ".so");
-    if (!letter_or_digit(*text) || !so || (so[3] && so[3] != '.'))
+/* "libNAME.so", with or without a version behind it; the name itself may hold ".so" too. */
+bool json_is_library(const char *text) {
+    const char *so = NULL;
+    for (const char *at = text; (at = strstr(at, ".so")) != NULL; ++at)
+        so = at;
+    if (!letter_or_digit(*text) || !so || (so[3] && so[3] != '.') || strlen(text) >= ATTUNE_LIBRARY_NAME)
         return false;
     for (; *text; ++text)
         if (!letter_or_digit(*text) && !strchr("._-+", *text))
@@ -164,9 +165,9 @@ static attune_code check_text(const json_place *place, const char *where, const 
     if (right && kind == JSON_TEXT_INTERFACE)
         right = is_interface(text);
     if (right && kind == JSON_TEXT_LIBRARY)
-        right = is_library(text);
+        right = json_is_library(text);
     if (right && kind == JSON_TEXT_REQUIRED)
-        right = is_interface(text) || is_library(text);
+        right = is_interface(text) || json_is_library(text);
     if (right && strlen(text) < size) {
         attune_text_copy(out, size, text);
         return ATTUNE_OK;
@@ -257,21 +258,33 @@ attune_code json_words_field(const json_place *place, const char *key, const jso
     return code;
 }
 
-attune_code json_names_field(const json_place *place, const char *key, json_text kind, uint32_t least,
-                             uint32_t most, attune_names *out) {
+/* `names` has room for `most` texts of `size` bytes. */
+static attune_code read_names(const json_place *place, const char *key, json_text kind, uint32_t least,
+                              uint32_t most, uint32_t *count, char *names, size_t size) {
     const json_t *list;
     attune_code code = json_list_field(place, key, least, most, &list);
-    out->count = 0;
+    *count = 0;
     for (size_t i = 0; !code && i < json_array_size(list); ++i) {
         char where[256];
         (void)snprintf(where, sizeof where, "%s.%s[%zu]", place->path, key, i);
-        code = check_text(place, where, json_array_get(list, i), kind, out->name[i], sizeof out->name[i]);
-        for (uint32_t k = 0; !code && k < out->count; ++k)
-            if (strcmp(out->name[k], out->name[i]) == 0)
+        code = check_text(place, where, json_array_get(list, i), kind, names + i * size, size);
+        for (uint32_t k = 0; !code && k < *count; ++k)
+            if (strcmp(names + k * size, names + i * size) == 0)
                 code = wrong_at(place, where, json_array_get(list, i), "each entry only once");
-        ++out->count;
+        ++*count;
     }
     return code;
+}
+
+attune_code json_names_field(const json_place *place, const char *key, json_text kind, uint32_t least,
+                             uint32_t most, attune_names *out) {
+    return read_names(place, key, kind, least, most, &out->count, out->name[0], sizeof out->name[0]);
+}
+
+attune_code json_required_field(const json_place *place, const char *key, json_text kind,
+                                attune_required *out) {
+    return read_names(place, key, kind, 0, ATTUNE_MANIFEST_REQUIRED, &out->count, out->name[0],
+                      sizeof out->name[0]);
 }
 
 attune_code json_object_field(const json_place *place, const char *key, const char *const *known,

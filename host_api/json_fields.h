@@ -7,6 +7,7 @@
 
 #include "manifest.h"
 #include <jansson.h>
+#include <stdbool.h>
 
 /* An object and where it stands. */
 typedef struct json_place {
@@ -27,6 +28,9 @@ typedef enum json_text {
     JSON_TEXT_REQUIRED,  /* an interface or a library */
     JSON_TEXT_VENDOR     /* as ANY, or "*" */
 } json_text;
+
+/* [any] Whether a text is a JSON_TEXT_LIBRARY that an attune_required has room for. */
+bool json_is_library(const char *text);
 
 /* A word and the bit or number that it stands for; the list ends with a NULL word. */
 typedef struct json_word {
@@ -50,6 +54,9 @@ attune_code json_words_field(const json_place *place, const char *key, const jso
 /* A list of texts without repeats. */
 attune_code json_names_field(const json_place *place, const char *key, json_text kind, uint32_t least,
                              uint32_t most, attune_names *out);
+/* A manifest's `requires`: at most ATTUNE_MANIFEST_REQUIRED texts without repeats. */
+attune_code json_required_field(const json_place *place, const char *key, json_text kind,
+                                attune_required *out);
 /* A list of `least` to `most` values of any kind. */
 attune_code json_list_field(const json_place *place, const char *key, uint32_t least, uint32_t most,
                             const json_t **out);

@@ -55,23 +55,24 @@ static bool is_interface(const char *required) {
 }
 
 static attune_code check_interfaces(const attune_manifest_library *library, attune_error *error) {
-    for (uint32_t i = 0; i < library->requires.count; ++i) {
-        bool known = !is_interface(library->requires.name[i]);
+    for (uint32_t i = 0; i < library->required.count; ++i) {
+        bool known = !is_interface(library->required.name[i]);
         for (size_t k = 0; k < sizeof known_interfaces / sizeof *known_interfaces; ++k)
-            known |= strcmp(library->requires.name[i], known_interfaces[k]) == 0;
+            known |= strcmp(library->required.name[i], known_interfaces[k]) == 0;
         if (!known)
             return attune_fail(error, ATTUNE_FAILED_PRECONDITION, ATTUNE_DOMAIN, library->id,
                                "requires the interface %s, which this libattune (%s) does not know",
-                               library->requires.name[i], ATTUNE_VERSION);
+                               library->required.name[i], ATTUNE_VERSION);
     }
     return ATTUNE_OK;
 }
 
-const char *attune_loader_lacks(const attune_generation *generation, const attune_names *requires) {
-    for (uint32_t i = 0; i < requires->count; ++i)
-        if (!is_interface(requires->name[i]) &&
-            !attune_find_library(requires->name[i], generation->search_path))
-    return requires->name[i];
+const char *attune_loader_lacks(const attune_generation *generation, const attune_required *required) {
+    const char *const where = generation->search_path_known ? generation->search_path : NULL;
+    for (uint32_t i = 0; i < required->count; ++i)
+        if (!is_interface(required->name[i]) &&
+            attune_find_library(required->name[i], where) == ATTUNE_LIBRARY_MISSING)
+            return required->name[i];
     return NULL;
 }
 
@@ -79,7 +80,7 @@ const char *attune_loader_lacks(const attune_generation *generation, const attun
 static attune_code check_libraries(attune_generation *generation, const attune_manifest_library *library,
                                    attune_error *error) {
     generation->stage = ATTUNE_STAGE_LIBRARIES;
-    const char *const lacks = attune_loader_lacks(generation, &library->requires);
+    const char *const lacks = attune_loader_lacks(generation, &library->required);
     if (!lacks)
         return ATTUNE_OK;
     (void)attune_fail(error, ATTUNE_UNAVAILABLE, ATTUNE_DOMAIN, generation->path, "%s is not found", lacks);
@@ -136,8 +137,8 @@ attune_code attune_loader_check(attune_generation *generation, int folder, const
         code = attune_elf_check(generation->copy.bytes, size, library->arch, path, error);
     if (!code) {
         attune_elf_unload_risk(generation->copy.bytes, size, generation->unload_risk);
-        attune_elf_search_path(generation->copy.bytes, size, generation->search_path,
-                               sizeof generation->search_path);
+        generation->search_path_known = attune_elf_search_path(
+            generation->copy.bytes, size, generation->search_path, sizeof generation->search_path);
     }
     attune_copy_unmap(&generation->copy);
     return code ? code : check_libraries(generation, library, error);

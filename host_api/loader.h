@@ -15,8 +15,8 @@ attune_code attune_loader_fits(const attune_manifest *manifest, const attune_man
                                int *level, attune_error *error);
 
 /* [any] The first of the shared libraries of a manifest's `requires` that the generation's code would not
- * find, or NULL. */
-const char *attune_loader_lacks(const attune_generation *generation, const attune_names *requires);
+ * find, or NULL; one of which only the linker can tell passes. */
+const char *attune_loader_lacks(const attune_generation *generation, const attune_required *required);
 
 /* [any] The first half of a load: everything up to a copy whose bytes are known to be right, on a machine
  * that has the shared libraries that the manifest requires; no code of it or of them runs. What it holds is

@@ -93,8 +93,7 @@ static attune_code read_attention(const json_place *parent, const json_t *value,
     if (!code)
         code = json_names_field(&place, "aliases", JSON_TEXT_NAME, 0, ATTUNE_MAX_ALIASES, &out->aliases);
     if (!code && json_object_get(value, "requires"))
-        code =
-            json_names_field(&place, "requires", JSON_TEXT_LIBRARY, 0, ATTUNE_MANIFEST_NAMES, &out->requires);
+        code = json_required_field(&place, "requires", JSON_TEXT_LIBRARY, &out->required);
     if (!code)
         code = json_integer_field(&place, "priority", -1000000, 1000000, &priority);
     if (!code)
@@ -212,8 +211,7 @@ static attune_code read_library(const json_place *parent, const json_t *value, c
     if (!code)
         code = read_identity(&place, out);
     if (!code)
-        code = json_names_field(&place, "requires", JSON_TEXT_REQUIRED, 0, ATTUNE_MANIFEST_NAMES,
-                                &out->requires);
+        code = json_required_field(&place, "requires", JSON_TEXT_REQUIRED, &out->required);
     if (!code)
         code = json_names_field(&place, "interfaces", JSON_TEXT_INTERFACE, 1, ATTUNE_MANIFEST_NAMES,
                                 &out->interfaces);

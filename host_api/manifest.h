@@ -13,6 +13,9 @@
 #define ATTUNE_MANIFEST_LIBRARIES 64
 #define ATTUNE_MANIFEST_BACKENDS  32
 #define ATTUNE_MANIFEST_NAMES     16
+#define ATTUNE_MANIFEST_REQUIRED  64
+/* Of a shared library's name with its NUL: a reason and an advice around it still fit attune_candidate. */
+#define ATTUNE_LIBRARY_NAME 96
 
 /* A short list of short names: vendors, interfaces. */
 typedef struct attune_names {
@@ -20,16 +23,22 @@ typedef struct attune_names {
     char name[ATTUNE_MANIFEST_NAMES][32];
 } attune_names;
 
+/* What must be there: shared libraries, and interfaces where a whole library requires them. */
+typedef struct attune_required {
+    uint32_t count;
+    char name[ATTUNE_MANIFEST_REQUIRED][ATTUNE_LIBRARY_NAME];
+} attune_required;
+
 /* One backend of `attention`, or (without the attention fields) one of `samplers`. */
 typedef struct attune_manifest_backend {
     char id[32];
     char arithmetic[32];
-    attune_names devices;  /* kinds: "cpu", "cuda", "opencl" */
-    attune_names vendors;  /* of devices; "*" = any */
-    attune_names aliases;  /* at most ATTUNE_MAX_ALIASES */
-    attune_names requires; /* shared libraries that it opens when it first runs: "libcublas.so.13" */
-    uint32_t dtypes;       /* ATTUNE_DTYPE_BIT_… */
-    uint32_t masks;        /* ATTUNE_MASK_BIT_… */
+    attune_names devices;     /* kinds: "cpu", "cuda", "opencl" */
+    attune_names vendors;     /* of devices; "*" = any */
+    attune_names aliases;     /* at most ATTUNE_MAX_ALIASES */
+    attune_required required; /* shared libraries that it opens when it first runs: "libcublas.so.13" */
+    uint32_t dtypes;          /* ATTUNE_DTYPE_BIT_… */
+    uint32_t masks;           /* ATTUNE_MASK_BIT_… */
     uint32_t head_dim_min;
     uint32_t head_dim_max; /* 0 = no limit */
     int32_t priority;
@@ -46,8 +55,8 @@ typedef struct attune_manifest_library {
     char isa_min[16];
     uint64_t size;
     uint8_t sha256[32];
-    int32_t unload_safe;   /* "unload": "safe" (1) or "park" (0) */
-    attune_names requires; /* interfaces that the host must know, and shared libraries */
+    int32_t unload_safe;      /* "unload": "safe" (1) or "park" (0) */
+    attune_required required; /* interfaces that the host must know, and shared libraries */
     attune_names interfaces;
     uint32_t attention_count;
     uint32_t sampler_count;

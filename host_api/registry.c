@@ -247,6 +247,13 @@ attune_code attune_snapshot_attention(const attune_snapshot *snapshot, uint32_t 
                                     "attune_attention_info", error);
 }
 
+const char *attune_snapshot_lacks(const attune_snapshot *snapshot, uint32_t i, uint32_t j) {
+    return find(snapshot, i, "attention backend", j,
+                i < snapshot->count ? snapshot->generation[i]->attention_count : 0, NULL)
+               ? NULL
+               : snapshot->generation[i]->lacks[j];
+}
+
 attune_code attune_snapshot_sampler(const attune_snapshot *snapshot, uint32_t i, uint32_t j,
                                     attune_sampler_info *out, attune_error *error) {
     attune_code code = find(snapshot, i, "sampler", j,

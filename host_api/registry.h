@@ -12,6 +12,7 @@
 
 #include "attune/host.h"
 #include "files.h"
+#include "manifest.h"
 #include "probe.h"
 #include "services.h"
 #include <pthread.h>
@@ -47,8 +48,9 @@ typedef struct attune_generation {
     int32_t refused_code;
     char manifest[512];
     uint8_t sha256[32];
-    const char *stage;              /* what is being done to load it: static text */
-    char search_path[512];          /* where its code looks for shared libraries first; see elf_check.h */
+    const char *stage;     /* what is being done to load it: static text */
+    char search_path[512]; /* where its code looks for shared libraries first; see elf_check.h */
+    bool search_path_known;
     char unload_risk[96];           /* why it is parked rather than unmapped; "" = nothing found */
     struct attune_generation *next; /* in the registry's list of all */
     struct attune_burial *burial;   /* for its end, made at the start so that ending cannot fail */
@@ -66,8 +68,8 @@ typedef struct attune_generation {
     uint32_t device_count;
     const attune_attention_interface *attention;
     attune_attention_info *backends;
-    uint64_t *memory_min; /* of each backend, from the manifest */
-    char (*lacks)[32];    /* of each backend: a shared library that it needs and that is not found, or "" */
+    uint64_t *memory_min;               /* of each backend, from the manifest */
+    char (*lacks)[ATTUNE_LIBRARY_NAME]; /* of each: a shared library that it needs and that is not found */
     uint32_t attention_count;
     const attune_sampler_interface *sampler; /* NULL = none */
     attune_sampler_info sampler_info;

@@ -1,5 +1,6 @@
 /* swap.c: another build of a loaded library, staged beside it and put in its place while requests run. */
 #include "swap.h"
+#include "find_library.h"
 #include "loader.h"
 #include "self_test.h"
 #include "source.h"
@@ -44,6 +45,41 @@ static attune_code check_parked(attune *host, const char *id, attune_error *erro
     return ATTUNE_RESOURCE_EXHAUSTED;
 }
 
+static const attune_manifest_backend *find_listed(const attune_manifest_library *library, const char *id) {
+    for (uint32_t i = 0; i < library->attention_count; ++i)
+        if (strcmp(library->attention[i].id, id) == 0)
+            return &library->attention[i];
+    return NULL;
+}
+
+/* Whether a backend of the old generation lacks a shared library, and the next one's would not. */
+static bool regains(const attune_generation *next, const attune_generation *old,
+                    const attune_manifest_library *library) {
+    for (uint32_t i = 0; i < old->attention_count; ++i) {
+        const attune_manifest_backend *listed = find_listed(library, old->backends[i].name);
+        if (*old->lacks[i] && listed && !attune_loader_lacks(next, &listed->required))
+            return true;
+    }
+    return false;
+}
+
+/* A backend that serves now must not be lost for want of a shared library. */
+static attune_code check_kept(attune_generation *next, const attune_generation *old,
+                              const attune_manifest_library *library, attune_error *error) {
+    for (uint32_t i = 0; serves(old) && i < old->attention_count; ++i) {
+        const attune_manifest_backend *listed = find_listed(library, old->backends[i].name);
+        const char *const lacks =
+            listed && !*old->lacks[i] ? attune_loader_lacks(next, &listed->required) : NULL;
+        if (!lacks)
+            continue;
+        (void)attune_fail(error, ATTUNE_UNAVAILABLE, ATTUNE_DOMAIN, next->path,
+                          "%s needs %s, which is not found", listed->id, lacks);
+        attune_hint(error, "%s", ATTUNE_FIND_ADVICE);
+        return ATTUNE_UNAVAILABLE;
+    }
+    return ATTUNE_OK;
+}
+
 /* All stages up to publication; `next` was made and named. *unchanged = the bytes serve already. */
 static attune_code stage(swap *work, attune_generation *next, const attune_generation *old,
                          const attune_manifest_library *library, bool *unchanged, attune_error *error) {
@@ -51,16 +87,18 @@ static attune_code stage(swap *work, attune_generation *next, const attune_gener
     attune *host = work->host;
     attune_code code = attune_loader_check(next, from->folder, from->folder_path, library, error);
     const bool same = !code && old && memcmp(old->sha256, next->sha256, sizeof old->sha256) == 0;
-    *unchanged = same && serves(old);
+    *unchanged = same && serves(old) && !regains(next, old, library);
     if (code || *unchanged)
         return code;
     /* What it lacked is tried again where that is known without running its code. */
     if (same && strcmp(old->stage, ATTUNE_STAGE_LIBRARIES) != 0 &&
         attune_lacks_machine(old->stage, old->refused_code)) {
         next->stage = old->stage;
-        return attune_fail(error, ATTUNE_UNAVAILABLE, library->id, next->stage, "%.250s", old->refused);
+        return attune_fail(error, ATTUNE_UNAVAILABLE, library->id, next->stage, "%s", old->refused);
     }
-    code = check_parked(host, library->id, error);
+    code = check_kept(next, old, library, error); /* still at the stage of the libraries */
+    if (!code)
+        code = check_parked(host, library->id, error);
     if (!code) {
         next->stage = "probe";
         code = attune_probe(&host->probes, next->sha256, next->copy.path, next->path, error);

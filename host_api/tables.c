@@ -244,7 +244,7 @@ static attune_code read_one_backend(const reading *in, const attune_attention_in
     if (!manifest)
         return disagree(in, "attention", "\"%s\" is not in the manifest and in the library", info->name);
     generation->memory_min[i] = manifest->memory_min;
-    const char *const lacks = attune_loader_lacks(generation, &manifest->requires);
+    const char *const lacks = attune_loader_lacks(generation, &manifest->required);
     if (lacks) {
         attune_text_copy(generation->lacks[i], sizeof generation->lacks[i], lacks);
         attune_log(&generation->host->logger, ATTUNE_LOG_INFO, generation->id, "%s: %s is not found",

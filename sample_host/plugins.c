@@ -13,19 +13,20 @@ static void size_text(uint64_t bytes, char *text, size_t size) {
     (void)snprintf(text, size, "%.1f GiB", (double)bytes / (double)(1u << 30));
 }
 
-static json_t *backend_json(const attune_attention_info *info) {
+static json_t *backend_json(const attune_attention_info *info, const char *lacks) {
     json_t *aliases = json_array();
     for (int a = 0; a < ATTUNE_MAX_ALIASES; ++a)
         if (info->aliases[a][0])
             json_array_append_new(aliases, json_string(info->aliases[a]));
     const char *determinism = attune_determinism_name(info->determinism);
-    return json_pack("{s:s, s:o, s:i, s:s, s:s, s:s, s:i, s:i, s:s}", "name", info->name, "aliases", aliases,
-                     "priority", (int)info->priority, "determinism", determinism ? determinism : "none",
-                     "arithmetic", info->arithmetic, "isa", info->isa, "head_dim_min",
-                     (int)info->head_dim_min, "head_dim_max", (int)info->head_dim_max, "label", info->label);
+    return json_pack("{s:s, s:o, s:i, s:s, s:s, s:s, s:i, s:i, s:s, s:s?}", "name", info->name, "aliases",
+                     aliases, "priority", (int)info->priority, "determinism",
+                     determinism ? determinism : "none", "arithmetic", info->arithmetic, "isa", info->isa,
+                     "head_dim_min", (int)info->head_dim_min, "head_dim_max", (int)info->head_dim_max,
+                     "label", info->label, "lacks", *lacks ? lacks : NULL);
 }
 
-static void print_backend(const attune_attention_info *info) {
+static void print_backend(const attune_attention_info *info, const char *lacks) {
     char dims[48], dtypes[48];
     if (info->head_dim_max)
         (void)snprintf(dims, sizeof dims, "%u to %u", info->head_dim_min, info->head_dim_max);
@@ -34,8 +35,9 @@ static void print_backend(const attune_attention_info *info) {
     (void)snprintf(dtypes, sizeof dtypes, "%s%s%s", info->dtypes & ATTUNE_DTYPE_BIT_F32 ? " float32" : "",
                    info->dtypes & ATTUNE_DTYPE_BIT_F16 ? " float16" : "",
                    info->dtypes & ATTUNE_DTYPE_BIT_BF16 ? " bfloat16" : "");
-    printf("      %-14s %-10s%s, head sizes %s, arithmetic %s, %s\n", info->name,
-           attune_determinism_name(info->determinism), dtypes, dims, info->arithmetic, info->isa);
+    printf("      %-14s %-10s%s, head sizes %s, arithmetic %s, %s%s%s\n", info->name,
+           attune_determinism_name(info->determinism), dtypes, dims, info->arithmetic, info->isa,
+           *lacks ? ", not served: lacks " : "", lacks);
 }
 
 /* The backends of plugin i that run on one device. */
@@ -46,9 +48,10 @@ static json_t *list_backends(const struct app *app, const attune_snapshot *snaps
     for (uint32_t j = 0; attune_snapshot_attention(snapshot, i, j, &info, NULL) == ATTUNE_OK; ++j) {
         if (!attune_device_same(&info.device, device))
             continue;
-        json_array_append_new(list, backend_json(&info));
+        const char *const lacks = attune_snapshot_lacks(snapshot, i, j);
+        json_array_append_new(list, backend_json(&info, lacks));
         if (!app->json)
-            print_backend(&info);
+            print_backend(&info, lacks);
     }
     return list;
 }

@@ -5,6 +5,7 @@
  * writable by its owner.
  */
 #include "host_api/elf_check.h"
+#include "host_api/json_fields.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -61,16 +62,29 @@ static void digest_of(const void *bytes, size_t size, char text[2 * SHA256_DIGES
         (void)snprintf(text + 2 * i, 3, "%02x", digest[i]);
 }
 
-/* Adds what the linker would have to find to the library's `requires`. */
+static bool lists(const json_t *list, const char *name) {
+    size_t index;
+    const json_t *one;
+    json_array_foreach(list, index, one) {
+        const char *text = json_string_value(one);
+        if (text && strcmp(text, name) == 0)
+            return true;
+    }
+    return false;
+}
+
+/* Adds what the linker would have to find to the library's `requires`. What a manifest has no room or no
+ * spelling for is left to the linker: a manifest that the host refuses would help nobody. */
 static int require(json_t *library, const void *bytes, size_t size) {
-    json_t *requires = json_object_get(library, "requires"), *one;
+    json_t *required = json_object_get(library, "requires");
     const char *name;
     for (uint32_t i = 0; (name = attune_elf_needed(bytes, size, i)) != NULL; ++i) {
-        size_t index;
-        int listed = 0;
-        json_array_foreach(requires, index, one) listed |=
-            strcmp(json_string_value(one) ? json_string_value(one) : "", name) == 0;
-        if (!listed && json_array_append_new(requires, json_string(name)))
+        if (lists(required, name))
+            continue;
+        if (!json_is_library(name) || json_array_size(required) >= ATTUNE_MANIFEST_REQUIRED) {
+            const char *path = json_string_value(json_object_get(library, "path"));
+            (void)fprintf(stderr, "fill_manifest: %s: needs %s, which a manifest cannot list\n", path, name);
+        } else if (json_array_append_new(required, json_string(name)))
             return 1;
     }
     return 0;

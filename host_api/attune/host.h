@@ -82,6 +82,9 @@ ATTUNE_EXPORT attune_code attune_snapshot_attention(const attune_snapshot *snaps
                                                     attune_attention_info *out, attune_error *error);
 ATTUNE_EXPORT attune_code attune_snapshot_sampler(const attune_snapshot *snapshot, uint32_t i, uint32_t j,
                                                   attune_sampler_info *out, attune_error *error);
+/* [any] The shared library for want of which plugin i's j-th attention backend serves nobody, "" = none;
+ * NULL = no such backend. The text lives as long as the snapshot. */
+ATTUNE_EXPORT const char *attune_snapshot_lacks(const attune_snapshot *snapshot, uint32_t i, uint32_t j);
 
 /* ---- choosing a backend ---- */
 
@@ -264,13 +267,13 @@ typedef struct attune_swap_report {
 
 /*
  * [any, not from inside a callback] Bring what a manifest names into service while requests run. Each library
- * whose bytes differ from those that serve under its id goes through: private copy and its checks → a look
- * for the shared libraries that it needs → a probe of its constructors in a child process → dlopen of the
- * copy → negotiation → create → tables → known answers → publication. From then on requests choose it; the
- * old generation ends with its last lease. Whatever fails leaves the old one serving, and is the error. Swaps
- * run one after another. Blocks; `report` may be NULL. Errors: FAILED_PRECONDITION (from inside a callback,
- * or a check), RESOURCE_EXHAUSTED (too many parked generations, memory), CANCELLED (the host is closing),
- * else those of attune_load.
+ * whose bytes differ from those that serve under its id, or of which a backend lacked a shared library that
+ * is there now, goes through: private copy and its checks → a look for the shared libraries that it needs → a
+ * probe of its constructors in a child process → dlopen of the copy → negotiation → create → tables → known
+ * answers → publication. From then on requests choose it; the old generation ends with its last lease.
+ * Whatever fails leaves the old one serving, and is the error. Swaps run one after another. Blocks; `report`
+ * may be NULL. Errors: FAILED_PRECONDITION (from inside a callback, or a check), RESOURCE_EXHAUSTED (too many
+ * parked generations, memory), CANCELLED (the host is closing), else those of attune_load.
  */
 ATTUNE_EXPORT attune_code attune_swap(attune *host, const char *manifest_path, attune_swap_report *report,
                                       attune_error *error);

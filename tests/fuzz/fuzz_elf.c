@@ -64,7 +64,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         return 0;
     check_passed(data, size);
     char path[64];
-    attune_elf_search_path(data, size, path, sizeof path);
+    (void)attune_elf_search_path(data, size, path, sizeof path);
     FUZZ_CHECK(memchr(path, 0, sizeof path) != NULL);
     for (uint32_t i = 0; i < 8; ++i) {
         const char *needed = attune_elf_needed(data, size, i);

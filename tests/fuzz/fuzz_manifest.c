@@ -12,6 +12,15 @@ static void check_names(const attune_names *names, uint32_t least, uint32_t most
     }
 }
 
+static void check_required(const attune_required *required) {
+    FUZZ_CHECK(required->count <= ATTUNE_MANIFEST_REQUIRED);
+    for (uint32_t i = 0; i < required->count; ++i) {
+        FUZZ_CHECK(required->name[i][0] && fuzz_is_line(required->name[i], sizeof required->name[i]));
+        for (uint32_t k = 0; k < i; ++k)
+            FUZZ_CHECK(strcmp(required->name[i], required->name[k]) != 0);
+    }
+}
+
 static void check_backends(const attune_manifest_backend *backends, uint32_t count) {
     FUZZ_CHECK(count <= ATTUNE_MANIFEST_BACKENDS);
     for (uint32_t i = 0; i < count; ++i) {
@@ -24,7 +33,7 @@ static void check_backends(const attune_manifest_backend *backends, uint32_t cou
         check_names(&one->devices, 1, 3);
         check_names(&one->vendors, 1, ATTUNE_MANIFEST_NAMES);
         check_names(&one->aliases, 0, ATTUNE_MAX_ALIASES);
-        check_names(&one->requires, 0, ATTUNE_MANIFEST_NAMES);
+        check_required(&one->required);
         for (uint32_t k = 0; k < i; ++k)
             FUZZ_CHECK(strcmp(one->id, backends[k].id) != 0);
     }
@@ -48,7 +57,7 @@ static void check_library(const attune_manifest_library *one) {
     FUZZ_CHECK(one->isa_min[0] && fuzz_is_line(one->isa_min, sizeof one->isa_min));
     FUZZ_CHECK(one->size > 0 && (one->unload_safe == 0 || one->unload_safe == 1));
     check_path(one->path, sizeof one->path);
-    check_names(&one->requires, 0, ATTUNE_MANIFEST_NAMES);
+    check_required(&one->required);
     check_names(&one->interfaces, 1, ATTUNE_MANIFEST_NAMES);
     check_backends(one->attention, one->attention_count);
     check_backends(one->samplers, one->sampler_count);

@@ -356,7 +356,7 @@ static const char *winner(uint32_t count) {
     static attune_generation generations[4];
     static attune_attention_info infos[4];
     static uint64_t memory_min[4];
-    static char lacks[4][32];
+    static char lacks[4][ATTUNE_LIBRARY_NAME];
     attune_snapshot *snapshot = calloc(1, sizeof *snapshot + 4 * sizeof snapshot->generation[0]);
     ck_assert_ptr_nonnull(snapshot);
     ask(40);
@@ -426,7 +426,7 @@ START_TEST(test_choose_long_list) {
     static const attune_attention_interface table = {sizeof table, 0, NULL, NULL, answer, NULL};
     static attune_attention_info infos[40];
     static uint64_t memory_min[40];
-    static char lacks[40][32];
+    static char lacks[40][ATTUNE_LIBRARY_NAME];
     static attune_generation generation;
     attune_snapshot *snapshot = calloc(1, sizeof *snapshot + sizeof snapshot->generation[0]);
     ck_assert_ptr_nonnull(snapshot);

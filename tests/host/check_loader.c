@@ -306,6 +306,27 @@ START_TEST(test_load_refusal_keeps_the_hint) {
 }
 END_TEST
 
+/* Nor is a refusal cut that a swap of the same bytes repeats. */
+START_TEST(test_load_refusal_is_repeated_whole) {
+    attune_error error;
+    const char *folder = fixture_folder();
+    const char *path = fixture_install(folder, fixture_manifest("failing", NULL));
+    run_result result = run(
+        "sed \"s/no pretended GPU is there/$(printf %%0290d 0)/\" $S/tests/fixtures/failing.c > long.c && "
+        "cc -shared -fPIC -I$S/host_api -I$S -I$S/tests/fixtures -D_GNU_SOURCE -fvisibility=hidden "
+        "-Wl,-z,noexecstack long.c -o %s/failing.so && chmod go-w %s/failing.so && "
+        "$B/tools/fill_manifest %s %s %s",
+        folder, folder, path, folder, path);
+    ck_assert_msg(result.status == 0, "%s", result.err);
+    run_free(&result);
+    attune *host = open_host();
+    assert_fails(attune_load(host, path, &error), error, ATTUNE_UNAVAILABLE, "0000");
+    assert_fails(attune_swap(host, path, NULL, &error), error, ATTUNE_UNAVAILABLE, "0 (buy one)");
+    ck_assert_str_eq(error.message, plugin_status(host, 0).refused);
+    attune_close(host);
+}
+END_TEST
+
 /* Only root can give files away, so only root can see that they are refused. */
 START_TEST(test_load_foreign_owner) {
     if (geteuid() == 0) {
@@ -541,6 +562,7 @@ TCase *loader_cases(void) {
     tcase_add_test(cases, test_load_unsafe_files);
     tcase_add_test(cases, test_load_executable_stack);
     tcase_add_test(cases, test_load_refusal_keeps_the_hint);
+    tcase_add_test(cases, test_load_refusal_is_repeated_whole);
     tcase_add_test(cases, test_load_foreign_owner);
     tcase_add_test(cases, test_load_inner_folder);
     tcase_add_test(cases, test_load_manifest_by_link);

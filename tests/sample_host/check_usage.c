@@ -1,5 +1,6 @@
 /* check_usage.c: options, help, exit statuses. */
 #include "suite.h"
+#include "tests/support/fixture_plugins.h"
 #include "tests/support/run.h"
 
 #include <string.h>
@@ -204,6 +205,30 @@ START_TEST(plugins_lists_what_scripts_rely_on) {
 }
 END_TEST
 
+/* A backend whose shared library is not there is listed, and said to serve nobody. */
+START_TEST(plugins_says_what_a_backend_lacks) {
+    json_t *manifest = fixture_manifest("plain", NULL);
+    fixture_set(manifest, "libraries.0.attention.1.requires", json_pack("[s]", "libnowhere.so.7"));
+    const char *path = fixture_install(fixture_folder(), manifest);
+    run_result r = run("\"$HOST\" plugins --json --plugin %s", path);
+    json_t *json = run_json(&r);
+    const json_t *backends = fixture_get(json, "plugins.0.devices.0.backends");
+    ck_assert_uint_eq(json_array_size(backends), 2);
+    for (size_t i = 0; i < 2; ++i) {
+        const json_t *one = json_array_get(backends, i), *lacks = json_object_get(one, "lacks");
+        if (strcmp(json_string_value(json_object_get(one, "name")), "sdp") == 0)
+            ck_assert_str_eq(json_string_value(lacks), "libnowhere.so.7");
+        else
+            ck_assert(json_is_null(lacks));
+    }
+    json_decref(json);
+    run_free(&r);
+    r = run("\"$HOST\" plugins --plugin %s | grep -c 'not served: lacks libnowhere.so.7$'", path);
+    ck_assert_str_eq(r.out, "1\n");
+    run_free(&r);
+}
+END_TEST
+
 START_TEST(plugins_obeys_the_hard_filters) {
     run_result r = run("\"$HOST\" plugins --device cpu && ! \"$HOST\" plugins --device cuda:0 && \"$HOST\" "
                        "plugins --vendor Nobody");
@@ -264,6 +289,7 @@ TCase *usage_cases(void) {
     tcase_add_test(cases, help_names_every_option);
     tcase_add_test(cases, the_backend_is_announced_as_in_the_webui);
     tcase_add_test(cases, plugins_lists_what_scripts_rely_on);
+    tcase_add_test(cases, plugins_says_what_a_backend_lacks);
     tcase_add_test(cases, plugins_obeys_the_hard_filters);
     tcase_add_test(cases, a_mask_caps_the_isa_and_a_wrong_one_is_refused);
     tcase_add_test(cases, bench_attention_reports_each_backend_and_refusal);
