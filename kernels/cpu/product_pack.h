@@ -35,20 +35,16 @@ static uint64_t packed_bytes(const attune_weights_f32 *w) {
 typedef uint16_t pack_16 __attribute__((vector_size(STEP_BYTES)));
 typedef uint32_t pack_32 __attribute__((vector_size(STEP_BYTES)));
 
-#ifdef __clang__
-#define MIX(type, a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
-#else
-#define MIX(type, a, b, ...) __builtin_shuffle(a, b, (type){__VA_ARGS__})
-#endif
-
 /* Four rows of four elements, transposed. */
 INLINE void transpose_32(pack_32 x[PACK_LANES]) {
-    const pack_32 a = MIX(pack_32, x[0], x[1], 0, 4, 1, 5), b = MIX(pack_32, x[2], x[3], 0, 4, 1, 5);
-    const pack_32 c = MIX(pack_32, x[0], x[1], 2, 6, 3, 7), d = MIX(pack_32, x[2], x[3], 2, 6, 3, 7);
-    x[0] = MIX(pack_32, a, b, 0, 1, 4, 5);
-    x[1] = MIX(pack_32, a, b, 2, 3, 6, 7);
-    x[2] = MIX(pack_32, c, d, 0, 1, 4, 5);
-    x[3] = MIX(pack_32, c, d, 2, 3, 6, 7);
+    const pack_32 a = __builtin_shufflevector(x[0], x[1], 0, 4, 1, 5),
+                  b = __builtin_shufflevector(x[2], x[3], 0, 4, 1, 5);
+    const pack_32 c = __builtin_shufflevector(x[0], x[1], 2, 6, 3, 7),
+                  d = __builtin_shufflevector(x[2], x[3], 2, 6, 3, 7);
+    x[0] = __builtin_shufflevector(a, b, 0, 1, 4, 5);
+    x[1] = __builtin_shufflevector(a, b, 2, 3, 6, 7);
+    x[2] = __builtin_shufflevector(c, d, 0, 1, 4, 5);
+    x[3] = __builtin_shufflevector(c, d, 2, 3, 6, 7);
 }
 
 /* Four rows of eight elements; of the result, each vector has two of eight rows of four. */
@@ -57,14 +53,14 @@ INLINE void transpose_16(pack_32 x[PACK_LANES]) {
     for (int i = 0; i < PACK_LANES; ++i)
         y[i] = (pack_16)x[i];
     for (int i = 0; i < PACK_LANES; i += 2) { /* pairs of lanes, step by step */
-        x[i] = (pack_32)MIX(pack_16, y[i], y[i + 1], 0, 8, 1, 9, 2, 10, 3, 11);
-        x[i + 1] = (pack_32)MIX(pack_16, y[i], y[i + 1], 4, 12, 5, 13, 6, 14, 7, 15);
+        x[i] = (pack_32)__builtin_shufflevector(y[i], y[i + 1], 0, 8, 1, 9, 2, 10, 3, 11);
+        x[i + 1] = (pack_32)__builtin_shufflevector(y[i], y[i + 1], 4, 12, 5, 13, 6, 14, 7, 15);
     }
     const pack_32 a = x[0], b = x[1], c = x[2], d = x[3];
-    x[0] = MIX(pack_32, a, c, 0, 4, 1, 5);
-    x[1] = MIX(pack_32, a, c, 2, 6, 3, 7);
-    x[2] = MIX(pack_32, b, d, 0, 4, 1, 5);
-    x[3] = MIX(pack_32, b, d, 2, 6, 3, 7);
+    x[0] = __builtin_shufflevector(a, c, 0, 4, 1, 5);
+    x[1] = __builtin_shufflevector(a, c, 2, 6, 3, 7);
+    x[2] = __builtin_shufflevector(b, d, 0, 4, 1, 5);
+    x[3] = __builtin_shufflevector(b, d, 2, 6, 3, 7);
 }
 
 /* Where stored step n of a panel goes. */
@@ -123,12 +119,15 @@ static void pack_lanes(const attune_weights_f32 *w, int64_t first, int64_t end, 
         pack_four(w, first, end, stored, row, to, 2);
 }
 
-/* Output channels first ... first + count - 1, which follow each other in one panel. */
-static void pack_panel(const attune_weights_f32 *w, int64_t first, int64_t count, const char *stored,
-                       void *packed) {
+/* Output channels from `first` on, of which `most` are stored, as far as they lie side by side in one panel;
+ * how many they are. */
+static int64_t pack_panel(const attune_weights_f32 *w, int64_t first, int64_t most, const char *stored,
+                          void *packed) {
     const int64_t steps = w->in * w->taps, bytes = storage_bytes(w->storage), row = steps * bytes;
+    const int64_t half = w->out / 2, lanes = w->pairs ? WIDTH : PANEL;
     int64_t panel;
-    const int64_t lane = lane_of(w, first, &panel);
+    const int64_t lane = lane_of(w, first, &panel), side = w->pairs && first < half ? half - first : most;
+    const int64_t count = at_most(lanes - lane % lanes, at_most(side, most));
     char *const to = (char *)packed + (panel * steps * PANEL + lane) * bytes;
     for (int64_t n = 0; n < steps; n += PACK_STEPS) {
         const int64_t end = at_most(n + PACK_STEPS, steps);
@@ -138,17 +137,14 @@ static void pack_panel(const attune_weights_f32 *w, int64_t first, int64_t count
         for (; i < count; ++i)
             pack_lane(w, n, end, stored + i * row, to + i * bytes);
     }
+    return count;
 }
 
 static void pack(const attune_weights_f32 *w, int64_t first, int64_t count, const void *stored,
                  void *packed) {
     const int64_t steps = w->in * w->taps, bytes = storage_bytes(w->storage), half = w->out / 2;
-    const int64_t lanes = w->pairs ? WIDTH : PANEL;
-    for (int64_t o = first, n; o < first + count; o += n) {
-        const int64_t end = w->pairs && o < half ? at_most(half, first + count) : first + count;
-        n = at_most(lanes - (w->pairs && o >= half ? o - half : o) % lanes, end - o);
-        pack_panel(w, o, n, (const char *)stored + (o - first) * steps * bytes, packed);
-    }
+    for (int64_t i = 0; i < count;)
+        i += pack_panel(w, first + i, count - i, (const char *)stored + i * steps * bytes, packed);
     for (int part = 0; part < (w->pairs ? 2 : 1) && first + count == w->out; ++part) { /* what is left over */
         const int64_t end = w->pairs ? WIDTH * (part + 1) : PANEL;
         int64_t panel, lane = lane_of(w, w->pairs && !part ? half - 1 : w->out - 1, &panel);

@@ -87,17 +87,11 @@ typedef float vec_half __attribute__((vector_size(8)));
 typedef double vec_wide __attribute__((vector_size(16)));
 typedef int64_t vec_wide_bits __attribute__((vector_size(16)));
 
-#ifdef __clang__
-#define SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
-#else
-#define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (vec_bits){__VA_ARGS__})
-#endif
-
 static inline vec_wide v_low(vec x) {
     return __builtin_convertvector(((vec_half){x[0], x[1]}), vec_wide);
 }
 static inline vec_wide v_high(vec x) {
-    return v_low(SHUFFLE(x, x, 2, 3, 2, 3));
+    return v_low(__builtin_shufflevector(x, x, 2, 3, 2, 3));
 }
 static inline vec v_narrow(vec_wide low, vec_wide high) {
     const vec_half a = __builtin_convertvector(low, vec_half), b = __builtin_convertvector(high, vec_half);
@@ -132,9 +126,9 @@ static inline vec v_fma(vec a, vec b, vec c) {
     const vec_wide low = v_low(a) * v_low(b) + v_low(c), high = v_high(a) * v_high(b) + v_high(c);
     const vec result = v_narrow(low, high);
 #if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
-    const vec_bits last = SHUFFLE((vec_bits)low, (vec_bits)high, 0, 2, 4, 6);
+    const vec_bits last = __builtin_shufflevector((vec_bits)low, (vec_bits)high, 0, 2, 4, 6);
 #else
-    const vec_bits last = SHUFFLE((vec_bits)low, (vec_bits)high, 1, 3, 5, 7);
+    const vec_bits last = __builtin_shufflevector((vec_bits)low, (vec_bits)high, 1, 3, 5, 7);
 #endif
     const vec magnitude = (vec)((vec_bits)result & INT32_MAX);
     const vec_bits unsure = (last << 3 == INT32_MIN) | (magnitude <= FLT_MIN);
