@@ -178,10 +178,8 @@ __attribute__((noinline)) static void convolve(const attune_convolution_f32 *a, 
     for (int64_t j = panel; j < at_most(panel + c.panels, c.all_panels); ++j)
         for (int tap = 0; tap < 9; tap += c.taps) {
             stage s = {.args = a, .c = &c, .first = tap, .end = tap + c.taps, .panel = j};
-            s.whole.steps = c.taps * a->in;
-            place_weights(&s.whole, a->weights, a->storage, (j * 9 + tap) * a->in, wide);
-            look_at_next(&s.whole, a->weights, a->storage, (j * 9 + s.end) * a->in, c.all_panels * 9 * a->in);
-            s.whole.steps = 0;
+            place_weights(&s.whole, a->weights, a->storage, (j * 9 + tap) * a->in, c.taps * a->in,
+                          c.all_panels * 9 * a->in, wide);
             run_rows_of(&s, first, rows, sums);
         }
 }

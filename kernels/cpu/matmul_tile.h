@@ -136,8 +136,7 @@ __attribute__((noinline)) static void multiply(const attune_matmul_f32 *a, uint6
         for (int64_t k = 0, steps; k < a->in; k += steps) {
             steps = at_most(c.steps, a->in - k);
             piece p = {.x = x + k, .stride = a->stride_x, .steps = steps, .sums = sums};
-            place_weights(&p, a->weights, a->storage, j * a->in + k, wide);
-            look_at_next(&p, a->weights, a->storage, j * a->in + k + steps, c.all_panels * a->in);
+            place_weights(&p, a->weights, a->storage, j * a->in + k, steps, c.all_panels * a->in, wide);
             p.start = k ? NULL : start;
             if (k + steps == a->in && !a->activation) {
                 p.columns = at_most(PANEL, a->out - j * PANEL);

@@ -240,26 +240,23 @@ static inline void run_tile(const piece *p, int64_t rows) {
     run[p->stored ? p->storage : ATTUNE_KERNEL_F32][rows - 1](p);
 }
 
-/* Weights from step `first` of a panel: as they lie, or where `room` will have them as floats, once a tile
- * has widened them. */
-static inline void place_weights(piece *p, const void *packed, int32_t storage, int64_t first, float *room) {
+/* Weights of `steps` steps from step `first` of all panels' `all`: as they lie, or where `room` will have
+ * them as floats, once a tile has widened them. What comes next lies behind them and is asked for meanwhile;
+ * without that the first tile of each piece would wait for the memory. */
+static inline void place_weights(piece *p, const void *packed, int32_t storage, int64_t first, int64_t steps,
+                                 int64_t all, float *room) {
+    const int64_t bytes = PANEL * storage_bytes(storage), next = first + steps;
     p->storage = storage;
     p->stored = storage == ATTUNE_KERNEL_F32 ? NULL : (const uint16_t *)packed + first * PANEL;
     p->w = storage == ATTUNE_KERNEL_F32 ? (const float *)packed + first * PANEL : room;
     p->wide = room;
+    p->ahead = (const char *)packed + next * bytes;
+    p->ahead_end = p->ahead + at_most(steps, all - next) * bytes;
 }
 
 /* Rows of the tile that begins where `left` are left: all that are left in tiles of nearly one height. */
 static inline int64_t tile_rows(int64_t left, int64_t most) {
     return divide_up(left, divide_up(left, most));
-}
-
-/* What comes after a piece of weights lies behind it: up to as many of the `all` steps from `step`. Without
- * it the first tile of each piece would wait for the memory. */
-static inline void look_at_next(piece *p, const void *packed, int32_t storage, int64_t step, int64_t all) {
-    const int64_t bytes = PANEL * storage_bytes(storage);
-    p->ahead = (const char *)packed + step * bytes;
-    p->ahead_end = p->ahead + at_most(p->steps, all - step) * bytes;
 }
 
 /* After a tile. */
