@@ -72,8 +72,7 @@ static attune_finding in_list(const char *list, const char *name) {
     }
 }
 
-/* The folders that the linker looks through for this program. */
-static attune_finding in_own_path(void *program, const char *name) {
+static attune_finding in_own_path_of(void *program, const char *name) {
     Dl_serinfo size;
     attune_finding finding = ATTUNE_LIBRARY_MISSING;
     if (dlinfo(program, RTLD_DI_SERINFOSIZE, &size) != 0)
@@ -90,6 +89,16 @@ static attune_finding in_own_path(void *program, const char *name) {
             finding = either(finding, lies_in(folder, strlen(folder), name));
         }
     free(path);
+    return finding;
+}
+
+/* The folders that the linker looks through for this program. */
+static attune_finding in_own_path(const char *name) {
+    void *const program = dlopen(NULL, RTLD_LAZY);
+    if (!program)
+        return ATTUNE_LIBRARY_UNCLEAR;
+    const attune_finding finding = in_own_path_of(program, name);
+    (void)dlclose(program);
     return finding;
 }
 
@@ -137,9 +146,7 @@ attune_finding attune_find_library(const char *name, const char *search_path) {
         return ATTUNE_LIBRARY_FOUND;
     }
     attune_finding finding = search_path ? in_list(search_path, name) : ATTUNE_LIBRARY_UNCLEAR;
-    void *const program = dlopen(NULL, RTLD_LAZY);
-    finding = either(finding, program ? in_own_path(program, name) : ATTUNE_LIBRARY_UNCLEAR);
-    if (program)
-        (void)dlclose(program);
-    return either(finding, in_cache(name));
+    if (finding != ATTUNE_LIBRARY_FOUND)
+        finding = either(finding, in_own_path(name));
+    return finding == ATTUNE_LIBRARY_FOUND ? finding : either(finding, in_cache(name));
 }
