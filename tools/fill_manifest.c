@@ -125,7 +125,10 @@ static int fill(json_t *manifest, const char *template, const char *folder) {
     size_t index;
     if (!json_is_array(libraries))
         return fail(template, "$.libraries: expected a list");
-    json_array_foreach(libraries, index, library) if (fill_library(library, template, folder)) return 1;
+    json_array_foreach(libraries, index, library) {
+        if (fill_library(library, template, folder))
+            return 1;
+    }
     return 0;
 }
 
