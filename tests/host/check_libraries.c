@@ -209,22 +209,27 @@ START_TEST(test_library_is_found_by_the_environment) {
 }
 END_TEST
 
+/* A build of fixture-plain that says itself where its libraries lie. */
+static const char *install_looking_in(const char *search_path, json_t *manifest) {
+    const char *folder = fixture_folder(), *path = fixture_install(folder, manifest);
+    run_result r =
+        run("cc -shared -fPIC -I$S/host_api -I$S -D_GNU_SOURCE -fvisibility=hidden -Wl,-z,noexecstack "
+            "-Wl,-rpath,%s $S/tests/fixtures/plain.c -lm -o %s/plain.so && "
+            "chmod go-w %s/plain.so && $B/tools/fill_manifest %s %s %s",
+            search_path, folder, folder, path, folder, path);
+    ck_assert_msg(r.status == 0, "%s", r.err);
+    run_free(&r);
+    return path;
+}
+
 /* A plugin may say itself where its libraries lie. What it lacked is looked for again by the next load and
  * the next swap, of the same bytes too. */
 START_TEST(test_library_appears_in_the_search_path) {
     attune_error error;
     attune_swap_report report = {.struct_size = sizeof report};
-    const char *folder = fixture_folder();
     json_t *manifest = fixture_manifest("plain", NULL);
     fixture_set(manifest, "libraries.0.requires", json_pack("[s]", "libnowhere.so.7"));
-    const char *path = fixture_install(folder, manifest);
-    run_result r =
-        run("cc -shared -fPIC -I$S/host_api -I$S -D_GNU_SOURCE -fvisibility=hidden -Wl,-z,noexecstack "
-            "-Wl,-rpath,$PWD/lib $S/tests/fixtures/plain.c -lm -o %s/plain.so && "
-            "chmod go-w %s/plain.so && $B/tools/fill_manifest %s %s %s",
-            folder, folder, path, folder, path);
-    ck_assert_msg(r.status == 0, "%s", r.err);
-    run_free(&r);
+    const char *path = install_looking_in("$PWD/lib", manifest);
     attune *host = open_host();
     assert_fails(attune_load(host, path, &error), error, ATTUNE_UNAVAILABLE, "libnowhere.so.7 is not found");
     assert_fails(attune_swap(host, path, &report, &error), error, ATTUNE_UNAVAILABLE,
@@ -242,18 +247,10 @@ END_TEST
 /* More than the host keeps of a search path: the library is there, in its last folder. */
 START_TEST(test_library_of_a_long_search_path) {
     attune_error error;
-    const char *folder = fixture_folder();
     json_t *manifest = fixture_manifest("plain", NULL);
     fixture_set(manifest, "libraries.0.requires", json_pack("[s]", "libnowhere.so.7"));
-    const char *path = fixture_install(folder, manifest);
     put_nowhere();
-    run_result r =
-        run("cc -shared -fPIC -I$S/host_api -I$S -D_GNU_SOURCE -fvisibility=hidden -Wl,-z,noexecstack "
-            "-Wl,-rpath,/$(printf %%0600d 0):$PWD/lib $S/tests/fixtures/plain.c -lm -o %s/plain.so && "
-            "chmod go-w %s/plain.so && $B/tools/fill_manifest %s %s %s",
-            folder, folder, path, folder, path);
-    ck_assert_msg(r.status == 0, "%s", r.err);
-    run_free(&r);
+    const char *path = install_looking_in("/$(printf %0600d 0):$PWD/lib", manifest);
     attune *host = open_host();
     assert_ok(attune_load(host, path, &error), error);
     attune_close(host);
@@ -309,17 +306,9 @@ END_TEST
 START_TEST(test_library_appears_for_a_backend) {
     attune_error error;
     attune_swap_report report = {.struct_size = sizeof report};
-    const char *folder = fixture_folder();
     json_t *manifest = fixture_manifest("plain", NULL);
     fixture_set(manifest, "libraries.0.attention.1.requires", json_pack("[s]", "libnowhere.so.7"));
-    const char *path = fixture_install(folder, manifest);
-    run_result r =
-        run("cc -shared -fPIC -I$S/host_api -I$S -D_GNU_SOURCE -fvisibility=hidden -Wl,-z,noexecstack "
-            "-Wl,-rpath,$PWD/lib $S/tests/fixtures/plain.c -lm -o %s/plain.so && "
-            "chmod go-w %s/plain.so && $B/tools/fill_manifest %s %s %s",
-            folder, folder, path, folder, path);
-    ck_assert_msg(r.status == 0, "%s", r.err);
-    run_free(&r);
+    const char *path = install_looking_in("$PWD/lib", manifest);
     attune *host = open_host();
     assert_ok(attune_load(host, path, &error), error);
     assert_ok(attune_swap(host, path, &report, &error), error);
