@@ -52,7 +52,7 @@ EXAMPLES    := $(patsubst examples/%.c,$(B)/examples/%,$(wildcard examples/*.c))
 PLUGINS     := $(B)/attune-cpu.so $(B)/attune-sampler-cpu.so
 include plugin/cuda/rules.mk
 
-.PHONY: all build demo check check-long check-san check-tsan check-clang bench bench-engine lint format install clean deps help
+.PHONY: all build demo check check-long check-san check-tsan check-clang check-train bench bench-engine lint format install clean deps help
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -84,6 +84,10 @@ check-clang: deps ## build everything and the tests with clang, in build/clang, 
 	@scripts/deps.sh clang
 	@$(MAKE) -s --no-print-directory $(JOBS) B=build/clang CC=clang build $(foreach s,$(SUITES) $(if $(NVCC),cuda),build/clang/tests/$(s)/check)
 	@CK_RUN_CASE=portable $(MAKE) -s --no-print-directory B=build/clang CC=clang check SUITE="sampler sample_host"
+
+check-train: build ## a short run of each stage of models/emoji/train (its environment takes 5 GB)
+	@scripts/deps.sh fonts-noto-color-emoji fonts-dejavu-core unicode-cldr-core python3-venv
+	@SAMPLE_HOST=$(abspath $(B))/sample_host python3 tests/train/smoke.py
 
 bench: build ## time the attention backends on Stable Diffusion's shapes
 	$(B)/sample_host bench attention

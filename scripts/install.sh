@@ -12,6 +12,9 @@ ln -sf libattune.so.0 "$prefix/lib/libattune.so"
 install -m 644 host_api/attune/*.h "$prefix/include/attune/"
 install -m 755 "$build"/attune-*.so "$prefix/lib/attune/"
 install -m 644 "$build/manifest.json" "$prefix/lib/attune/manifest.json"
-cp -R models/emoji "$prefix/share/attune/models/"
+mkdir -p "$prefix/share/attune/models/emoji"
+for part in README.md known_words.txt known_modifiers.txt model_index.json scheduler text_encoder tokenizer unet vae; do
+    cp -R "models/emoji/$part" "$prefix/share/attune/models/emoji/"
+done
 chmod -R go-w "$prefix/lib/attune" "$prefix/share/attune"
 echo "installed below $prefix"

@@ -13,7 +13,7 @@
 #define APPLE "txt2img 'red apple' -q --steps 3 --seed 5 --determinism portable "
 
 /* SHA-256 of the 128 × 128 RGB pixels of APPLE, three steps of Euler a. It changes with the model and the
- * arithmetic id, and with nothing else. */
+ * arithmetic id, and with nothing else; scripts/pin_picture.sh writes it anew. */
 static const char apple_pixels[] = "a98775e0838af6b4b668e3c943d512211ec2d684ca05dd0f8b2f1183119a75d3";
 
 static void draw(const char *before, const char *arguments) {

@@ -132,11 +132,11 @@ START_TEST(unknown_words_get_the_nearest_known_ones) {
     (void)snprintf(model, sizeof model, "%s/models/emoji", run_source());
     ck_assert_uint_eq(words_unknown(model, "A red apple, on a blue background!", message, sizeof message), 0);
     ck_assert_uint_eq(words_unknown(model, "", message, sizeof message), 0);
-    ck_assert_uint_eq(words_unknown(model, "red aple and a zebra", message, sizeof message), 2);
-    ck_assert_ptr_nonnull(strstr(message, "\"aple\", \"zebra\""));
+    ck_assert_uint_eq(words_unknown(model, "red aple and a walrus", message, sizeof message), 2);
+    ck_assert_ptr_nonnull(strstr(message, "\"aple\", \"walrus\""));
     ck_assert_ptr_nonnull(strstr(message, "apple"));
     ck_assert_ptr_null(strchr(message, '\n'));
-    ck_assert_uint_eq(words_unknown(run_folder(), "zebra", message, sizeof message), 0);
+    ck_assert_uint_eq(words_unknown(run_folder(), "walrus", message, sizeof message), 0);
 }
 END_TEST
 
