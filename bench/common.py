@@ -9,10 +9,11 @@ import subprocess
 import sys
 import tempfile
 import time
-import venv
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(HERE)
+sys.path.insert(1, os.path.join(ROOT, "scripts"))
+import environments  # noqa: E402
 HOST = os.path.abspath(os.environ.get("SAMPLE_HOST", os.path.join(ROOT, "build", "sample_host")))
 BUILD = os.path.dirname(HOST)
 CACHE = os.environ.get("ATTUNE_BENCH_CACHE", os.path.expanduser("~/.cache/attune-bench"))
@@ -34,41 +35,10 @@ def pin(threads):
     os.environ.update(OMP_NUM_THREADS=str(threads), OMP_PROC_BIND="close", OMP_PLACES="threads")
 
 
-# Prints the requirements that its interpreter lacks; a local suffix ("+cpu") is no difference.
-MISSING = """
-import importlib.metadata, sys
-for line in open(sys.argv[1], encoding="ascii"):
-    name, version = line.strip().split("==")
-    try:
-        if importlib.metadata.version(name).split("+")[0] != version:
-            print(name)
-    except importlib.metadata.PackageNotFoundError:
-        print(name)
-"""
-
-
-def has_requirements(python):
-    """Whether an interpreter has the versions of requirements.txt."""
-    if not os.path.exists(python):
-        return False
-    check = subprocess.run([python, "-c", MISSING, REQUIREMENTS], capture_output=True, text=True, check=False)
-    return check.returncode == 0 and not check.stdout
-
-
 @functools.cache
 def peer_python():
-    """An interpreter with requirements.txt: this one, or that of a virtual environment made on first use."""
-    if has_requirements(sys.executable):
-        return sys.executable
-    folder = os.path.join(CACHE, "venv")
-    python = os.path.join(folder, "bin", "python")
-    if has_requirements(python):
-        return python
-    print(f"installing bench/requirements.txt into {folder} (about 5 GB when new)", file=sys.stderr)
-    if not os.path.exists(python):
-        venv.create(folder, clear=True, with_pip=True)
-    subprocess.run([python, "-m", "pip", "install", "-q", "-r", REQUIREMENTS], check=True)
-    return python
+    """An interpreter with requirements.txt."""
+    return environments.python_with(REQUIREMENTS, CACHE)
 
 
 def run(command):

@@ -120,10 +120,11 @@ def stops(checkpoint):
 
 def main():
     sys.path.insert(0, TRAIN)
-    import run
+    import run  # it adds the folder of environments
+    import environments
     # The same processes everywhere.
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
-    python = run.environment()
+    python = environments.python_with(run.REQUIREMENTS, run.CACHE)
     with tempfile.TemporaryDirectory() as work:
         os.environ["ATTUNE_TRAIN_WORK"] = work
         checkpoint, folder = os.path.join(work, "checkpoint.pt"), os.path.join(work, "model")

@@ -26,7 +26,7 @@ def colours_of(one, names):
 def variants(emoji, seed):
     """Every emoji plain, on each background, in each colour, and some of both."""
     rng = random.Random(seed)
-    names = {name for e in emoji for name in e.names}
+    names = vocabulary.all_names(emoji)
     backgrounds = [b for b in vocabulary.BACKGROUNDS if b != "white"]
     found = []
     for index, one in enumerate(emoji):
@@ -40,16 +40,16 @@ def variants(emoji, seed):
 
 
 def render(drawn, variant):
-    """Float32 [128, 128, 3] in 0..255. The colour that an emoji has already leaves it as it is."""
+    """Float32 [128, 128, 3] in 0..255."""
     index, colour, background = variant
     picture = drawn[index]
-    if colour and colour != pictures.dominant(picture):
+    if colour:
         picture = pictures.recolour(picture, colour)
     return pictures.over(picture, background)
 
 
 def load():
-    """The emoji, their pictures and the variants of stage 1."""
+    """The emoji, their pictures and the variants."""
     how = "run.py data makes it"
     emoji = vocabulary.read(places.needs(places.work("vocabulary.txt"), how))
     with open(places.needs(places.work("variants.json"), how), encoding="utf-8") as file:

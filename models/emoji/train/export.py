@@ -9,6 +9,7 @@ import torch
 
 import captions
 import data
+import loop
 import network
 import places
 import train
@@ -39,6 +40,17 @@ def word_lists(emoji):
     }
 
 
+def copy_rest(model, output):
+    """The files that the training does not change."""
+    for name in COPIED:
+        source, target = os.path.join(model, name), os.path.join(output, name)
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        if os.path.isdir(source):
+            shutil.copytree(source, target, dirs_exist_ok=True)
+        else:
+            shutil.copyfile(source, target)
+
+
 def main(arguments):
     parser = argparse.ArgumentParser(prog="run.py export", description=__doc__)
     parser.add_argument("--model", default=places.MODEL, help="what the training began with; default: %(default)s")
@@ -52,17 +64,10 @@ def main(arguments):
     saved = torch.load(places.needs(places.work(train.CHECKPOINT), "run.py train makes it"))
     if saved["about"]["emoji"] != [one.names for one in emoji]:
         raise places.Refused(f"{train.CHECKPOINT} was trained with another vocabulary")
-    with torch.no_grad():
-        for parameter, mean in zip(net.parameters(), saved["mean"], strict=True):
-            parameter.copy_(mean)
+    loop.set_parameters(net, saved["mean"])
     os.makedirs(options.output, exist_ok=True)
-    for name in COPIED if os.path.realpath(options.output) != os.path.realpath(options.model) else ():
-        source, target = os.path.join(options.model, name), os.path.join(options.output, name)
-        os.makedirs(os.path.dirname(target), exist_ok=True)
-        if os.path.isdir(source):
-            shutil.copytree(source, target, dirs_exist_ok=True)
-        else:
-            shutil.copyfile(source, target)
+    if os.path.realpath(options.output) != os.path.realpath(options.model):
+        copy_rest(options.model, options.output)
     if options.vae:
         shutil.copytree(options.vae, os.path.join(options.output, "vae"), dirs_exist_ok=True)
     size = 0

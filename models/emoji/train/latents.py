@@ -1,5 +1,4 @@
-"""Encode every variant with the VAE. Writes latents.npy (float16 [variant, 4, 16, 16], unit
-variance)."""
+"""Encode every variant with the VAE. Writes latents.npy (float16 [variant, 4, 16, 16], unit variance)."""
 import argparse
 import multiprocessing
 import os
@@ -9,6 +8,7 @@ import numpy as np
 import torch
 
 import data
+import pictures
 import places
 
 BATCH = 16
@@ -24,7 +24,7 @@ def encode(task):
     with torch.inference_mode():
         for at in range(first, last, BATCH):
             batch = np.stack([data.render(drawn, v) for v in variants[at:min(at + BATCH, last)]])
-            images = torch.from_numpy(batch).permute(0, 3, 1, 2) / 127.5 - 1
+            images = torch.from_numpy(pictures.channels_first(batch))
             found.append(vae.encode(images).latent_dist.mean * vae.config.scaling_factor)
     return torch.cat(found).numpy()
 

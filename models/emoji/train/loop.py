@@ -15,6 +15,13 @@ REPORT, SAVE_SECONDS = 100, 240  # steps, seconds
 WARM_UP, EMA = 100, 0.998  # steps; how much of the running mean of the weights a step keeps
 
 
+def set_parameters(net, values):
+    """Give a network other parameters, a running mean say, in its own order."""
+    with torch.no_grad():
+        for parameter, value in zip(net.parameters(), values, strict=True):
+            parameter.copy_(value)
+
+
 class Training:
     """A network's weights, their running mean, the optimizers and the step; the same in every rank. A kind of
     training adds `loss(rng, size)`: the loss, and what the report shows of it."""

@@ -76,9 +76,11 @@ def dominant(picture):
 
 def recolour(picture, colour):
     """Paint a picture in a colour. Where one hue dominates only that is changed (the leaf of an apple stays green);
-    else all of it is tinted."""
-    hue, saturation, value = _hsv(picture)
+    else all of it is tinted. The colour that dominates already leaves a picture as it is."""
     own = dominant(picture)
+    if own == colour:
+        return picture
+    hue, saturation, value = _hsv(picture)
     new_hue, more_saturation, more_value = PAINT[colour]
     if own in HUES:
         away = (hue - HUES[own] + 180) % 360 - 180
@@ -102,6 +104,11 @@ def recolour(picture, colour):
     painted = Image.fromarray((painted * 255 + 0.5).astype(np.uint8), "HSV").convert("RGB")
     rgb = picture[..., :3] * (1 - weight[..., None]) + np.asarray(painted, np.float32) * weight[..., None]
     return np.concatenate([(rgb + 0.5).clip(0, 255).astype(np.uint8), picture[..., 3:]], -1)
+
+
+def channels_first(batch):
+    """What the VAE takes, float32 [n, 3, height, width] in -1..1, of float32 [n, height, width, 3] in 0..255."""
+    return batch.transpose(0, 3, 1, 2) / 127.5 - 1
 
 
 def over(picture, background):

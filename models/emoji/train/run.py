@@ -15,34 +15,16 @@ draw with $SAMPLE_HOST or build/sample_host.
 """
 import importlib
 import os
-import subprocess
 import sys
-import venv
 
 import places
+
+sys.path.insert(1, os.path.join(places.ROOT, "scripts"))
+import environments  # noqa: E402
 
 STAGES = ("data", "vae", "latents", "train", "export", "neighbours", "sheet")
 REQUIREMENTS = os.path.join(places.HERE, "requirements.txt")
 CACHE = os.environ.get("ATTUNE_TRAIN_CACHE", os.path.expanduser("~/.cache/attune-train"))
-
-
-def environment():
-    """The Python of the virtual environment; it is made anew where it was not finished or requirements.txt differs."""
-    folder = os.path.join(CACHE, "venv")
-    python, stamp = os.path.join(folder, "bin", "python"), os.path.join(folder, "requirements.txt")
-    with open(REQUIREMENTS, encoding="ascii") as file:
-        wanted = file.read()
-    if os.path.exists(stamp):
-        with open(stamp, encoding="ascii") as file:
-            if file.read() == wanted:
-                return python
-    print(f"installing {REQUIREMENTS} into {folder} (about 5 GB when new)", file=sys.stderr)
-    venv.create(folder, clear=True, with_pip=True)
-    if subprocess.run([python, "-m", "pip", "install", "-q", "-r", REQUIREMENTS], check=False).returncode:
-        raise places.Refused(f"pip could not install {REQUIREMENTS}")
-    with open(stamp, "w", encoding="ascii") as file:
-        file.write(wanted)
-    return python
 
 
 def main():
@@ -53,8 +35,8 @@ def main():
         print(f"run.py: {sys.argv[1]} is no stage; the stages are {', '.join(STAGES)}", file=sys.stderr)
         return 2
     try:
-        python = environment()
-        if os.path.realpath(sys.prefix) != os.path.realpath(os.path.dirname(os.path.dirname(python))):
+        python = environments.python_with(REQUIREMENTS, CACHE)
+        if python != sys.executable:
             os.execv(python, [python, os.path.abspath(__file__), *sys.argv[1:]])
         importlib.import_module(sys.argv[1]).main(sys.argv[2:])
     except (places.Refused, OSError) as error:

@@ -10,7 +10,7 @@ import data
 import host
 import places
 from captions import on_background
-from vocabulary import BACKGROUNDS
+from vocabulary import BACKGROUNDS, all_names
 
 COLUMNS, LINES = 8, 3
 MARGIN, LINE = 6, 12  # pixels
@@ -21,7 +21,8 @@ def prompts(emoji, rng, known, combined):
     """`known` names, then `combined` prompts: colours, backgrounds and both in turn."""
     names = [name for one in emoji for name in one.names]
     chosen = [names[i] for i in rng.permutation(len(names))[:known]]
-    paintable = [(colours, bare) for one in emoji if (colours := data.colours_of(one, set(names)))
+    taken = all_names(emoji)
+    paintable = [(colours, bare) for one in emoji if (colours := data.colours_of(one, taken))
                  for bare in one.bare_names()]
     backgrounds = [b for b in BACKGROUNDS if b != "white"]
     for k, index in enumerate(rng.permutation(len(paintable))[:combined]):

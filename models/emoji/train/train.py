@@ -12,15 +12,16 @@ import loop
 import network
 import pictures
 import places
+import vocabulary
 
 CHECKPOINT = "checkpoint.pt"
 WEIGHTS = {"plain": 1.0, "background": 0.36, "colour": 0.36, "both": 0.24}  # among the samples of one emoji
 NO_CAPTION = 0.1  # share of samples, for classifier-free guidance
 UNKNOWN_WORDS = (0.1, 0.15)  # share of captions with unknown words, and of tokens in them
 RATES, DECAY_FROM = (0.02, 3e-3), 0.45
-# A net that knows its pictures by heart needs no guidance, and is led far astray by the usual scale of 7. So in the last
-# part of the training a caption only moves the prediction a part of the way from that without one: with this scale
-# guidance arrives at the noise itself.
+# A net that knows its pictures by heart needs no guidance, and is led far astray by the usual scale of 7. So in the
+# last part of the training a caption only moves the prediction a part of the way from that without one: with this
+# scale guidance arrives at the noise itself.
 GUIDANCE, GUIDED_FROM = 4.0, 0.9
 OFFSET_NOISE = 0.1  # so that brightness comes from the caption, not from the noise's mean
 SHOWN = ("loss", "error of clean latents at t < 250", "< 500", "< 750", "< 1000")
@@ -45,11 +46,11 @@ class Samples:
     def __init__(self, words, group):
         self.words = words
         self.emoji, drawn, self.variants = data.load()
-        latents = places.needs(places.work("latents.npy"), "run.py latents makes it")
+        latents = places.work("latents.npy")
         self.latents = torch.from_numpy(np.load(latents)).float()
         if len(self.latents) != len(self.variants):
             group.refuse(f"{latents} belongs to other variants: run.py latents makes it anew")
-        names = {name for one in self.emoji for name in one.names}
+        names = vocabulary.all_names(self.emoji)
         own = [pictures.dominant(picture) for picture in drawn]
         self.own_colours = [c if c in data.colours_of(one, names) else None for c, one in zip(own, self.emoji)]
         kinds = ["both" if c and b != "white" else "colour" if c else "background" if b != "white" else "plain"

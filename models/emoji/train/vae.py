@@ -5,7 +5,6 @@ gets wrong; no perceptual and no adversarial loss. The latents are made white at
 training pictures), by its first and last 1 x 1 convolutions."""
 import argparse
 import math
-import os
 
 import diffusers
 import numpy as np
@@ -46,7 +45,7 @@ def random_pictures(drawn, rng, size, side):
                       else 255 * rng.random(3))
         alpha = picture[..., 3:] / 255
         batch[i] = rgb * alpha + np.asarray(background, np.float32) * (1 - alpha)
-    return torch.from_numpy(batch).permute(0, 3, 1, 2) / 127.5 - 1
+    return torch.from_numpy(pictures.channels_first(batch))
 
 
 def slopes(x):
@@ -88,8 +87,7 @@ class Autoencoder(loop.Training):
         super().run(path, shown)
         if self.group.rank == 0:
             with torch.no_grad():
-                for parameter, mean in zip(self.parameters, self.mean):
-                    parameter.copy_(mean)
+                loop.set_parameters(self.net, self.mean)
                 whiten(self.net.eval(), self.drawn)
             folder = places.work(FOLDER)
             self.net.half().save_pretrained(folder)
@@ -99,7 +97,7 @@ class Autoencoder(loop.Training):
 def whiten(net, drawn):
     """Change the 1 x 1 convolutions beside the latents so that these are white over the plain pictures and that
     scaling_factor times them has the variance 1; the decoded pictures stay."""
-    plain = torch.from_numpy(np.stack([pictures.over(p, "white") for p in drawn])).permute(0, 3, 1, 2) / 127.5 - 1
+    plain = torch.from_numpy(pictures.channels_first(np.stack([pictures.over(p, "white") for p in drawn])))
     means = torch.cat([net.quant_conv(net.encoder(x))[:, :4] for x in plain.split(16)])
     flat = means.permute(1, 0, 2, 3).reshape(4, -1).double()
     middle = flat.mean(1)

@@ -27,6 +27,11 @@ class Emoji:
         return [b for b in dict.fromkeys(bare) if b]
 
 
+def all_names(emoji):
+    """The names and words of all of them, a set."""
+    return {name for one in emoji for name in one.names}
+
+
 def _annotations():
     """Of each CLDR name, in lower case: the characters and their keywords."""
     found = {}
