@@ -29,9 +29,10 @@ CASES = [  # the cases that could see a change of a file, those that most often 
     (r"(matmul|convolution)_tile|product_", ["products"]),
     (r"(norm|activation)_tile", ["norms"]),
     (r"vector_math", ["norms", "products"]),
-    (r"vector_neon", ["neon"]),
+    (r"vector_neon", ["arm64"]),
     (r"vector_", ["generic vectors", "exp2", "norms", "products", *ATTENTION]),
 ]
+ARM64 = ["qemu-aarch64", "-L", "/usr/aarch64-linux-gnu", "build/arm64/tests/arm64/check", "64"]
 CHANGES = [
     (r" <= ", " < "), (r" < ", " <= "), (r" >= ", " > "), (r" > ", " >= "), (r" == ", " != "), (r" != ", " == "),
     (r" \+ ", " - "), (r" - ", " + "), (r" \* ", " + "), (r" / ", " * "), (r" % ", " / "), (r" && ", " || "),
@@ -83,9 +84,11 @@ def run(command, seconds=None, **more):
     return None if process.returncode == -signal.SIGKILL else process.returncode, usage.ru_utime + usage.ru_stime
 
 
-def build():
-    targets = ["build/tests/kernels/check", "build/attune-cpu.so"]
-    return run(["make", f"-j{os.cpu_count()}", *targets])[0] == 0
+def build(file):
+    """The programs of the cases of `file`."""
+    if cases_of(file) == ["arm64"]:
+        return run(["scripts/arm64.sh", "tests/arm64/check"])[0] == 0
+    return run(["make", f"-j{os.cpu_count()}", "build/tests/kernels/check", "build/attune-cpu.so"])[0] == 0
 
 
 def cases_of(file):
@@ -97,7 +100,8 @@ def killer(cases, limits):
     for case in cases:
         # Without forks: a crash is a failure too, and no child of a suite that was ended goes on.
         environment = dict(os.environ, CK_RUN_CASE=case, CK_FORK="no", ATTUNE_BUILD="build", ATTUNE_SOURCE=".")
-        status, seconds = run(["build/tests/kernels/check"], limits.get(case), env=environment)
+        status, seconds = run(ARM64 if case == "arm64" else ["build/tests/kernels/check"], limits.get(case),
+                              env=environment)
         limits.setdefault(case, 10 + int(4 * seconds))
         if status != 0:
             return case if status is not None else f"the time that {case} took"
@@ -124,10 +128,10 @@ def main():
     parser.add_argument("files", nargs="*", help="names in kernels/cpu")
     options = parser.parse_args()
     copy_tree()
-    if not build():
-        sys.exit("the kernels do not build")
     files = options.files or sorted(f for f in os.listdir(f"{COPY}/kernels/cpu")
                                     if f.endswith(".h") and f != "dispatch.h")
+    if not all([build(file) for file in files]):
+        sys.exit("the kernels do not build")
     equivalent, counts = known(), {"killed": 0, "survived": 0}
     limits = {}
     failing = killer(sorted({case for file in files for case in cases_of(file)}), limits)
@@ -147,7 +151,7 @@ def main():
             before, lines[number] = lines[number].strip(), changed
             with open(path, "w") as mutant:
                 mutant.write("\n".join(lines))
-            if not build():
+            if not build(file):
                 continue  # no change that a compiler takes
             left -= 1
             by = killer(cases_of(file), limits)
