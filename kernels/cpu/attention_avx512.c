@@ -12,6 +12,7 @@
 #define ROW_GROUP     8
 #define EXP2_CHAINS   8
 #define AHEAD_WITHIN  1
+#define FEW_KEYS      16
 
 #include "kernels/cpu/attention_tile.h"
 

@@ -10,6 +10,7 @@
 #define ROW_GROUP     4
 #define EXP2_CHAINS   3
 #define AHEAD_WITHIN  0
+#define FEW_KEYS      0
 
 #include "kernels/cpu/attention_tile.h"
 

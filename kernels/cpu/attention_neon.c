@@ -12,6 +12,7 @@
 #define ROW_GROUP     8
 #define EXP2_CHAINS   8
 #define AHEAD_WITHIN  0
+#define FEW_KEYS      0
 
 #include "kernels/cpu/attention_tile.h"
 

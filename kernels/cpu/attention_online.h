@@ -93,7 +93,7 @@ INLINE int attend_block(const tile *t, const block *b, float *to, const int vect
         return 0;
     }
     if (to)
-        store_rows_of_block(t, b, keys, to);
+        store_rows_of_block(t, b, keys, to, t->args->stride_out[2]);
     else
         value_block(t, b, keys, b->first > 0, vectors);
     return to != NULL;
@@ -224,7 +224,8 @@ __attribute__((noinline)) static void attend_panel(const panel *p) {
 }
 
 static void panels_run(const attune_attention_f32 *a, uint64_t task, void *memory) {
-    run_panels(a, task, panel_rows(a), attend_panel, memory);
+    if (!run_few(a, task, memory))
+        run_panels(a, task, panel_rows(a), attend_panel, memory);
 }
 
 /* ---- row blocks ---- */
@@ -254,5 +255,6 @@ __attribute__((noinline)) static void attend_row_block(const panel *p) {
 }
 
 static void row_blocks_run(const attune_attention_f32 *a, uint64_t task, void *memory) {
-    run_panels(a, task, TILE_LANES, attend_row_block, memory);
+    if (!run_few(a, task, memory))
+        run_panels(a, task, TILE_LANES, attend_row_block, memory);
 }

@@ -45,12 +45,13 @@ static uint64_t panels_of_cost(const attune_attention_f32 *a, uint64_t most, dou
 }
 
 /* Panels per task: small ones are taken together, so that a task is worth handing out, and more of them where
- * enough tasks are left to share. */
+ * enough tasks are left to share; an even number, if not 1. */
 static uint64_t panels_per_task(const attune_attention_f32 *a, uint64_t most) {
     const uint64_t least = panels_of_cost(a, most, TASK_COST),
                    better = panels_of_cost(a, most, 8 * TASK_COST);
     const uint64_t shared = all_panels(a, most) / TASKS_SHARED, more = shared < better ? shared : better;
-    return more > least ? more : least;
+    const uint64_t panels = more > least ? more : least;
+    return panels > 1 ? panels + panels % 2 : 1;
 }
 
 static uint64_t count_tasks(const attune_attention_f32 *a, uint64_t most) {
@@ -243,12 +244,13 @@ static void run_panels(const attune_attention_f32 *a, uint64_t task, uint64_t mo
     const uint64_t environment = attune_fp_enter();
     const uint64_t per_task = panels_per_task(a, most), all = all_panels(a, most), first = task * per_task;
     const uint64_t end = all - first < per_task ? all : first + per_task;
-    panel p = find_panel(a, first, (int64_t)most, memory);
+    panel panels[2] = {find_panel(a, first, (int64_t)most, memory)};
     for (uint64_t i = first; i < end; ++i) {
-        const panel next = i + 1 < all ? next_panel(&p, (int64_t)most) : p;
-        p.next = i + 1 < all ? &next : NULL;
-        attend_panel(&p);
-        p = next;
+        panel *const p = panels + (i - first) % 2, *const next = panels + (i - first + 1) % 2;
+        if (i + 1 < all)
+            *next = next_panel(p, (int64_t)most);
+        p->next = i + 1 < all ? next : NULL;
+        attend_panel(p);
     }
     attune_fp_leave(environment);
 }

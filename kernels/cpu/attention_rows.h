@@ -57,8 +57,8 @@ INLINE void rows_tile(const float *p, int64_t lanes, const float *values, const 
 /* All queries of a tile by `columns` vectors of channels; one function per width, for register allocation. */
 #define ROWS(columns)                                                                                        \
     __attribute__((noinline)) static void rows_##columns(const tile *t, const block *b, int64_t keys,        \
-                                                         const int64_t *at, float *to) {                     \
-        const int64_t lanes = tile_lanes(t), stride = t->args->stride_out[2];                                \
+                                                         const int64_t *at, float *to, int64_t stride) {     \
+        const int64_t lanes = tile_lanes(t);                                                                 \
         for (int64_t i = 0; i < t->rows; i += ROW_GROUP) {                                                   \
             rows_tile(t->scores + i, lanes, b->v, at, b->stride_v, keys, t->l + i, t->m + i,                 \
                       to + i * stride, stride, t->rows - i, t->ahead, columns);                              \
@@ -83,11 +83,11 @@ static int64_t rows_calls(const attune_attention_f32 *a, int64_t keys, int64_t r
            ((keys + steps - 1) / steps);
 }
 
-/* The tile's rows of the output, from its weights. The last vector of channels may take some of the one
- * before again. */
-static void store_rows_of_block(const tile *t, const block *b, int64_t keys, float *to) {
-    static void (*const by_columns[])(const tile *, const block *, int64_t, const int64_t *,
-                                      float *) = {rows_1, rows_2, rows_3};
+/* The tile's rows of the output, `stride` apart, from its weights. The last vector of channels may take some
+ * of the one before again. */
+static void store_rows_of_block(const tile *t, const block *b, int64_t keys, float *to, int64_t stride) {
+    static void (*const by_columns[])(const tile *, const block *, int64_t, const int64_t *, float *,
+                                      int64_t) = {rows_1, rows_2, rows_3};
     const int64_t d_v = t->args->d_v;
     for (int64_t lane = 0; lane < tile_lanes(t); lane += WIDTH)
         v_store(t->m + lane, v_div(v_set1(1.0f), v_load(t->l + lane)));
@@ -97,6 +97,6 @@ static void store_rows_of_block(const tile *t, const block *b, int64_t keys, flo
         columns = left == 4 ? 2 : left < ROW_VECTORS ? left : ROW_VECTORS;
         for (int64_t i = 0; i < columns; ++i)
             at[i] = c + (i + 1) * WIDTH <= d_v ? c + i * WIDTH : d_v - WIDTH;
-        by_columns[columns - 1](t, b, keys, at, to);
+        by_columns[columns - 1](t, b, keys, at, to, stride);
     }
 }

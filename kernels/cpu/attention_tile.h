@@ -12,11 +12,12 @@
  * Needs: vec, WIDTH (lanes), TILE_VECTORS (3 or 4), GROUP_1 ... GROUP_4 (the most keys or channels per
  * register tile of that many vectors: 4, 6 or 8), ROW_GROUP (queries of attention_rows.h's tiles),
  * CHANNEL_PIECE, EXP2_CHAINS (vectors of exp2 at once), AHEAD_WITHIN (whether full tiles, too, ask for what
- * comes next amid their innermost loops), v_zero, v_set1, v_keep, v_load, v_store, v_add,
- * v_sub, v_mul, v_div, v_max(a, b) and v_min(a, b) (b where either is NaN), v_fma(a, b, c) = a b + c, power,
- * v_exp2_split(t, &n), v_exp2_scale(p, n), v_at_least(t, low, x) (x, but 0 where t < low; x where t is NaN),
- * v_select_equal(a, b, yes, no), v_any_not_equal(a, b) (NaN differs), v_select_nan(a, yes, no),
- * v_load_part(p, n), v_store_part(p, x, n), v_transpose(x), v_load_transposed(p, stride, x).
+ * comes next amid their innermost loops), FEW_KEYS (how many vectors of scores of attention_few.h stay in
+ * registers, a multiple of 8, or 0; with v_stream(p, x) and v_stream_end()), v_zero, v_set1, v_keep, v_load,
+ * v_store, v_add, v_sub, v_mul, v_div, v_max(a, b) and v_min(a, b) (b where either is NaN), v_fma(a, b, c) =
+ * a b + c, power, v_exp2_split(t, &n), v_exp2_scale(p, n), v_at_least(t, low, x) (x, but 0 where t < low; x
+ * where t is NaN), v_select_equal(a, b, yes, no), v_any_not_equal(a, b) (NaN differs), v_select_nan(a, yes,
+ * no), v_load_part(p, n), v_store_part(p, x, n), v_transpose(x), v_load_transposed(p, stride, x).
  */
 #include "kernels/arithmetic.h"
 #include "kernels/attention.h"
@@ -73,6 +74,7 @@ typedef struct block {
 #include "kernels/cpu/attention_steps.h"
 
 #include "kernels/cpu/attention_chunked.h"
+#include "kernels/cpu/attention_few.h"
 #include "kernels/cpu/attention_full.h"
 #include "kernels/cpu/attention_online.h"
 

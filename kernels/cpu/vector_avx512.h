@@ -28,6 +28,13 @@ static inline void v_keep(vec *x) {
 static inline void v_store(float *p, vec x) {
     _mm512_storeu_ps(p, x);
 }
+/* Past the caches; p is aligned to the vector. Other threads see it after v_stream_end. */
+static inline void v_stream(float *p, vec x) {
+    _mm512_stream_ps(p, x);
+}
+static inline void v_stream_end(void) {
+    _mm_sfence();
+}
 static inline vec v_load_part(const float *p, int n) {
     return _mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1), p);
 }

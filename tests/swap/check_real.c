@@ -74,7 +74,7 @@ START_TEST(test_swap_attune_cpu_many_times) {
     for (unsigned i = 0; i < swaps; ++i) {
         assert_ok(attune_swap(real, sources[i % 2], &report, &error), error);
         ck_assert_uint_eq(report.swapped, 1);
-        ck_assert_uint_eq(attend_once(real, NULL), report.generation);
+        ck_assert_uint_eq(attend_once(real), report.generation);
     }
     const holdings after = held_now();
     ck_assert_uint_eq(after.threads, before.threads);

@@ -33,7 +33,7 @@ static void refused(const char *manifest, const char *stage, attune_code code, c
     ck_assert_uint_eq(report.refused, 1);
     ck_assert_uint_eq(report.swapped, 0);
     ck_assert_uint_eq(serving(host), 1);
-    ck_assert_uint_eq(attend_once(host, NULL), 1);
+    ck_assert_uint_eq(attend_once(host), 1);
     char line[160];
     (void)snprintf(line, sizeof line, "swap refused at the stage %s", stage);
     const char *said = strstr(rig_log(), line);
@@ -50,7 +50,7 @@ START_TEST(test_swap_replaces) {
     ck_assert_uint_gt(report.nanoseconds, 0);
     ck_assert_str_eq(report.plugin, "fixture-plain");
     ck_assert_str_eq(report.stage, "");
-    ck_assert_uint_eq(attend_once(host, NULL), 2);
+    ck_assert_uint_eq(attend_once(host), 2);
     attune_attention_info info = {.struct_size = sizeof info};
     attune_snapshot *snapshot = attune_snapshot_acquire(host);
     assert_ok(attune_snapshot_attention(snapshot, 0, 0, &info, &error), error);
@@ -108,11 +108,11 @@ END_TEST
 
 START_TEST(test_swap_overwritten_in_place) {
     (void)put_plain(folder, "plain_b", PUT_IN_PLACE);
-    ck_assert_uint_eq(attend_once(host, NULL), 1); /* old code, from its own copy */
+    ck_assert_uint_eq(attend_once(host), 1); /* old code, from its own copy */
     char path[PATH_MAX];
     (void)snprintf(path, sizeof path, "%s/manifest.json", folder);
     assert_ok(attune_swap(host, path, &report, &error), error);
-    ck_assert_uint_eq(attend_once(host, NULL), 2);
+    ck_assert_uint_eq(attend_once(host), 2);
     attune_close(host);
 }
 END_TEST
@@ -197,7 +197,7 @@ START_TEST(test_swap_hanging_quiesce) {
     assert_ok(attune_swap(host, put_plain(folder, "plain_b", PUT_RENAMED), &report, &error), error);
     ck_assert_uint_eq(in_state(host, "stuck"), 1);
     ck_assert_uint_eq(serving(host), 3);
-    ck_assert_uint_eq(attend_once(host, NULL), 3);
+    ck_assert_uint_eq(attend_once(host), 3);
     ck_assert_ptr_nonnull(strstr(rig_log(), "quiesce of generation 2 has not come back"));
     ck_assert_int_eq(close(open(gate, O_CREAT | O_WRONLY | O_CLOEXEC, 0600)), 0);
     while (in_state(host, "stuck"))
@@ -247,7 +247,7 @@ START_TEST(test_swap_library_that_stays) {
         assert_ok(attune_swap(host, put_plain(folder, i ? "plain" : "plain_b", PUT_RENAMED), &report, &error),
                   error);
     ck_assert_uint_eq(in_state(host, "parked"), SANITIZED ? 2 : 1);
-    ck_assert_uint_eq(attend_once(host, NULL), 3);
+    ck_assert_uint_eq(attend_once(host), 3);
     (void)dlclose(held);
     attune_close(host);
 }
@@ -263,7 +263,7 @@ START_TEST(test_swap_parked_are_capped) {
     ck_assert_int_eq(code, ATTUNE_RESOURCE_EXHAUSTED);
     ck_assert_ptr_nonnull(strstr(error.message, "2 ended generations are still mapped"));
     ck_assert_int_eq(done, SANITIZED ? 2 : 3);
-    ck_assert_uint_ne(attend_once(host, NULL), 0);
+    ck_assert_uint_ne(attend_once(host), 0);
     attune_close(host);
 }
 END_TEST

@@ -57,7 +57,7 @@ START_TEST(test_watch_swaps) {
     (void)put_plain(folder, "plain_b", PUT_RENAMED);
     assert_ok(wait_long(), error);
     ck_assert_uint_eq(report.swapped, 1);
-    ck_assert_uint_eq(attend_once(host, NULL), 2);
+    ck_assert_uint_eq(attend_once(host), 2);
     ck_assert_int_eq(wait_some(300), ATTUNE_DEADLINE_EXCEEDED);
 }
 END_TEST
@@ -96,7 +96,7 @@ START_TEST(test_watch_says_why_once) {
     (void)put_plain(folder, "plain_wrong", PUT_RENAMED);
     ck_assert_int_eq(wait_long(), ATTUNE_INTERNAL);
     ck_assert_str_eq(report.stage, "self-test");
-    ck_assert_uint_eq(attend_once(host, NULL), 1);
+    ck_assert_uint_eq(attend_once(host), 1);
     (void)put_plain(folder, "plain_b", PUT_RENAMED);
     assert_ok(wait_long(), error);
 }
@@ -107,7 +107,7 @@ START_TEST(test_watch_folder_vanishes_and_comes_back) {
     (void)snprintf(away, sizeof away, "%s-away", folder);
     ck_assert_int_eq(rename(folder, away), 0);
     ck_assert_int_eq(wait_long(), ATTUNE_NOT_FOUND);
-    ck_assert_uint_eq(attend_once(host, NULL), 1);
+    ck_assert_uint_eq(attend_once(host), 1);
     (void)put_plain(away, "plain_b", PUT_RENAMED);
     ck_assert_int_eq(rename(away, folder), 0);
     assert_ok(wait_long(), error);
@@ -159,7 +159,7 @@ START_TEST(test_watch_thousands_of_manifests) {
     assert_ok(attune_watch_open(host, &watch, &error), error);
     (void)put_plain(folder, "plain_b", PUT_RENAMED);
     assert_ok(wait_long(), error);
-    ck_assert_uint_eq(attend_once(host, NULL), 2);
+    ck_assert_uint_eq(attend_once(host), 2);
     /* they go, and nobody missed them */
     sh("rm -rf '%s'", path);
     ck_assert_int_eq(wait_some(2000), ATTUNE_DEADLINE_EXCEEDED);
@@ -231,13 +231,13 @@ START_TEST(test_watch_plugins_d_vanishes_and_returns) {
     sh("mv '%s/attune' '%s/away'", data, data);
     ck_assert_int_eq(wait_long(), ATTUNE_NOT_FOUND);
     ck_assert_int_eq(wait_some(1500), ATTUNE_DEADLINE_EXCEEDED); /* said once */
-    ck_assert_uint_eq(attend_once(host, NULL), before);
+    ck_assert_uint_eq(attend_once(host), before);
     (void)snprintf(path, sizeof path, "%s/away/plugins.d/mine", data);
     (void)put_plain(path, "plain", PUT_RENAMED);
     sh("mv '%s/away' '%s/attune'", data, data);
     assert_ok(wait_long(), error);
     ck_assert_uint_eq(report.replaced, before);
-    ck_assert_uint_eq(attend_once(host, NULL), report.generation);
+    ck_assert_uint_eq(attend_once(host), report.generation);
 }
 END_TEST
 
@@ -265,16 +265,16 @@ START_TEST(test_watch_unreadable_folder) {
     ck_assert_int_eq(wait_long(), ATTUNE_PERMISSION_DENIED);
     ck_assert_msg(strstr(error.where, folder) && !strchr(error.message, '\n'), "%s: %s", error.where,
                   error.message);
-    ck_assert_uint_eq(attend_once(host, NULL), 1);
+    ck_assert_uint_eq(attend_once(host), 1);
     /* a new build in it is not seen, nothing is said again, and then it is */
     ck_assert_int_eq(chmod(folder, 0755), 0);
     (void)put_plain(folder, "plain_b", PUT_RENAMED);
     ck_assert_int_eq(chmod(folder, 0), 0);
     ck_assert_int_eq(wait_some(2500), ATTUNE_DEADLINE_EXCEEDED);
-    ck_assert_uint_eq(attend_once(host, NULL), 1);
+    ck_assert_uint_eq(attend_once(host), 1);
     ck_assert_int_eq(chmod(folder, 0755), 0);
     assert_ok(wait_long(), error);
-    ck_assert_uint_eq(attend_once(host, NULL), 2);
+    ck_assert_uint_eq(attend_once(host), 2);
     become_root_again();
 }
 END_TEST
@@ -284,10 +284,10 @@ START_TEST(test_watch_folder_made_safe) {
     ck_assert_int_eq(chmod(folder, 0775), 0);
     (void)put_plain(folder, "plain_b", PUT_RENAMED);
     ck_assert_int_eq(wait_long(), ATTUNE_PERMISSION_DENIED);
-    ck_assert_uint_eq(attend_once(host, NULL), 1);
+    ck_assert_uint_eq(attend_once(host), 1);
     ck_assert_int_eq(chmod(folder, 0755), 0);
     assert_ok(wait_long(), error);
-    ck_assert_uint_eq(attend_once(host, NULL), 2);
+    ck_assert_uint_eq(attend_once(host), 2);
 }
 END_TEST
 

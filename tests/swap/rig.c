@@ -165,7 +165,7 @@ holdings held_now(void) {
     return now;
 }
 
-uint64_t attend_once(attune *host, atomic_uint_fast64_t *slot) {
+uint64_t attend_once(attune *host) {
     enum { N = 24, D = 16 };
     float data[3][N * D], out[N * D];
     attune_device_id cpu;
@@ -190,14 +190,10 @@ uint64_t attend_once(attune *host, atomic_uint_fast64_t *slot) {
             ATTUNE_OK &&
         attune_stream_create(host, &cpu, 1, &stream, NULL) == ATTUNE_OK) {
         if (attune_choose(host, NULL, &problem, choice, &binding, NULL) == ATTUNE_OK) {
-            if (slot)
-                atomic_store(slot, choice->generation);
             served = choice->generation;
             if (attune_attend(binding, &args, &stream, NULL, NULL))
                 served = 0;
             attune_binding_release(binding);
-            if (slot)
-                atomic_store(slot, 0);
         }
         attune_stream_destroy(&stream);
     }

@@ -65,9 +65,8 @@ typedef struct holdings {
 } holdings;
 holdings held_now(void);
 
-/* One small attention call: chooses, runs, checks the numbers against the first call's. Returns the
- * generation that served, 0 = wrong or failed. `slot`, where not NULL, holds the generation while it serves.
- */
-uint64_t attend_once(attune *host, atomic_uint_fast64_t *slot);
+/* One small attention call: chooses, runs, checks the numbers. Returns the
+ * generation that served, 0 = wrong or failed. */
+uint64_t attend_once(attune *host);
 
 #endif
