@@ -229,6 +229,7 @@ def plot(rows, path):
         at = [shapes.index(shape) + index * height for shape in ratios]
         bars = axes.barh(at, ratios.values(), height, label=f"{threads} thread{'s' if threads > 1 else ''}")
         axes.bar_label(bars, fmt="%.2f", padding=3, fontsize=8)
+    axes.margins(x=0.08)  # for the labels
     axes.axvline(1, color="black", linewidth=1)
     axes.set_yticks([i + 0.4 - height / 2 for i in range(len(shapes))], shapes)
     axes.invert_yaxis()
