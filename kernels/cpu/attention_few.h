@@ -132,9 +132,10 @@ __attribute__((noinline)) static void attend_few(const panel *p) {
         return;
     }
     const int64_t at = heads == 2 ? p->head % 2 : 0;
-    store_rows_of_block(&t, &b, a->n_k, t.sums + at * a->d_v, heads * a->d_v);
+    float *const staged = t.sums + a->d_v * WIDTH; /* behind the lanes of the one vector */
+    store_rows_of_block(&t, &b, a->n_k, staged + at * a->d_v, heads * a->d_v);
     if (at + 1 == heads)
-        store_past_caches(p, heads, t.sums);
+        store_past_caches(p, heads, staged);
 }
 
 /* Whether the problem is one of few keys; then runs the task. */

@@ -95,7 +95,7 @@ INLINE int attend_block(const tile *t, const block *b, float *to, const int vect
     if (to)
         store_rows_of_block(t, b, keys, to, t->args->stride_out[2]);
     else
-        value_block(t, b, keys, b->first > 0, vectors);
+        value_block(t, b, keys, 0, b->first > 0, vectors);
     return to != NULL;
 }
 
@@ -187,7 +187,7 @@ static void look_ahead(ahead *next, const panel *p, int64_t first, int64_t end, 
     const int64_t met = end - first < KEYS ? end - first : KEYS;
     const int64_t rows = p->rows < TILE_LANES ? p->rows : TILE_LANES;
     const int vectors = (int)((rows + WIDTH - 1) / WIDTH);
-    const int64_t calls = at_once ? rows_calls(a, met, rows) : value_calls(a, met, vectors);
+    const int64_t calls = at_once ? rows_calls(a, met, rows) : value_calls(a->d_v, met, vectors);
     spread_ahead(next, (score_calls(a, met, vectors) + calls) * tiles);
 }
 

@@ -110,9 +110,9 @@ static int64_t score_calls(const attune_attention_f32 *a, int64_t keys, int vect
     const int64_t pieces = (a->d_qk + CHANNEL_PIECE - 1) / CHANNEL_PIECE, most = most_grouped[vectors - 1];
     return (keys + most - 1) / most * pieces * ahead_calls(a->d_qk / pieces, vectors);
 }
-static int64_t value_calls(const attune_attention_f32 *a, int64_t keys, int vectors) {
+static int64_t value_calls(int64_t channels, int64_t keys, int vectors) {
     const int64_t most = most_grouped[vectors - 1];
-    return (a->d_v + most - 1) / most * ahead_calls(keys, vectors);
+    return (channels + most - 1) / most * ahead_calls(keys, vectors);
 }
 
 /* Channels are taken in pieces so that q' stays in the first-level cache; the chain goes on from the stored
@@ -132,10 +132,12 @@ static void score_block(const tile *t, const block *b, int64_t keys, const int v
     }
 }
 
-static void value_block(const tile *t, const block *b, int64_t keys, int resume, const int vectors) {
+/* From channel `c` on. */
+static void value_block(const tile *t, const block *b, int64_t keys, int64_t c, int resume,
+                        const int vectors) {
     const int64_t d_v = t->args->d_v;
     int group;
-    for (int64_t c = 0, tiles; c < d_v; c += tiles * group) {
+    for (int64_t tiles; c < d_v; c += tiles * group) {
         tiles = next_tiles(d_v - c, vectors, &group);
         values_shapes[vectors - 1][group - 1](t->scores, b->v + c, b->stride_v, keys, resume,
                                               t->sums + c * vectors * WIDTH, tiles, t->ahead);

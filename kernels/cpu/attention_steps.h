@@ -47,6 +47,6 @@ static void value_step(const tile *t, const block *b, float *weights, int resume
         make_bias(&here, b->first, keys, lanes);
         value_block_masked(&here, b, keys, resume, lanes);
     } else {
-        value_block(&here, b, keys, resume, (int)(lanes / WIDTH));
+        value_block(&here, b, keys, 0, resume, (int)(lanes / WIDTH));
     }
 }

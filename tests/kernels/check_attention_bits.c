@@ -104,6 +104,9 @@ START_TEST(few_keys_of_many_heads) {
     compare_case(&c);
     c.batch = 1700, c.n_q = 13, c.d_v = 64;
     compare_case(&c);
+    c.batch = 1200, c.heads_q = c.heads_kv = 8, c.n_q = 7,
+    c.layout = LAYOUT_PADDED; /* heads on lines, rows not */
+    compare_case(&c);
 }
 END_TEST
 
