@@ -110,6 +110,21 @@ START_TEST(few_keys_of_many_heads) {
 }
 END_TEST
 
+/* Whole rows of lines, but every second head begins amid one: a row more than there are queries between
+ * heads. */
+START_TEST(few_keys_of_heads_apart) {
+    attention_case c = usual;
+    c.batch = 900, c.heads_q = c.heads_kv = 8, c.n_q = 17, c.n_k = 16;
+    attention_arrays a = arrays_make(&c);
+    a.args.n_q = a.stored.n_q = 16;
+    arrays_expect(&a, reference_of(ATTUNE_ATTENTION_PANELS));
+    const attune_attention_f32_kernel *kernel;
+    for (int isa = 0; isa < ATTUNE_CPU_ISAS && (kernel = kernel_at(isa)) != NULL; ++isa)
+        arrays_compare(&a, &c, run_whole, (void *)(uintptr_t)kernel, kernel->isa);
+    arrays_free(&a);
+}
+END_TEST
+
 /* Several tiles that take each block together: enough rows for panels, tiles that causality ends at different
  * blocks, and tiles that see nothing. */
 START_TEST(panels) {
@@ -270,6 +285,7 @@ TCase *attention_bits_cases(void) {
     tcase_add_test(cases, many_small_heads);
     tcase_add_test(cases, few_keys);
     tcase_add_test(cases, few_keys_of_many_heads);
+    tcase_add_test(cases, few_keys_of_heads_apart);
     tcase_add_test(cases, panels);
     tcase_add_loop_test(cases, random_cases, 0, 5);
     tcase_add_test(cases, special_values);
