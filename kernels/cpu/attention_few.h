@@ -8,10 +8,15 @@
 /* Vectors of exp2 at once beside FEW_KEYS vectors of scores. */
 #define FEW_CHAINS 4
 
+_Static_assert(FEW_KEYS % 8 == 0 && FEW_CHAINS <= EXP2_CHAINS,
+               "two halves of whole fours; exp2_each's arrays");
+_Static_assert(TILE_VECTORS >= 3, "a tile's sums hold a vector's and the rows of two heads");
+
 /* Channels from one call of prefetch_lines to the next. */
 #define FEW_STEPS 4
 
-/* An output of more than this is in no cache when somebody reads it, and is written past them. */
+/* An output of more than this is written past the caches: most do not hold it until somebody reads it, and
+ * lines that are written whole need not be read first. */
 #define PAST_FLOATS ((int64_t)4 * 1024 * 1024)
 
 /* No mask, FEW_KEYS / 2 <= keys <= FEW_KEYS. */
@@ -80,7 +85,7 @@ INLINE void look_ahead_few(ahead *next, const panel *p, int past) {
     prefetch_rows(next, p->next->v, size * a->stride_v[2], a->n_k, size * a->d_v);
     if (!past)
         prefetch_rows(next, p->next->out, size * a->stride_out[2], a->n_q, size * a->d_v);
-    spread_ahead(next, (a->d_qk + FEW_STEPS - 1) / FEW_STEPS + rows_calls(a, a->n_k, WIDTH));
+    spread_ahead(next, (a->d_qk + FEW_STEPS - 1) / FEW_STEPS + rows_calls(a, a->n_k, a->n_q));
 }
 
 /* How many heads' rows together are whole lines of a large output; 0 where none are. Two heads are of one
@@ -97,7 +102,7 @@ INLINE int64_t heads_past_caches(const attune_attention_f32 *a) {
     if (a->d_v % WIDTH == 0)
         return stride[1] % WIDTH == 0;
     return 2 * a->d_v % WIDTH == 0 && stride[1] == a->d_v && a->heads_q % 2 == 0 &&
-                   2 * a->n_q * a->n_k * (a->d_qk + a->d_v) <= (int64_t)TASK_COST
+                   2 * panel_cost(a, TILE_LANES) <= TASK_COST
                ? 2
                : 0;
 }
@@ -138,7 +143,7 @@ __attribute__((noinline)) static void attend_few(const panel *p) {
         store_past_caches(p, heads, staged);
 }
 
-/* Whether the problem is one of few keys; then runs the task. */
+/* Runs the task if the problem is one of few keys; returns whether it did. */
 static int run_few(const attune_attention_f32 *a, uint64_t task, void *memory) {
     if (!has_few_keys(a))
         return 0;

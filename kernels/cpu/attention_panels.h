@@ -37,10 +37,15 @@ static uint64_t all_panels(const attune_attention_f32 *a, uint64_t most) {
     return (uint64_t)a->batch * (uint64_t)a->heads_q * panels_per_head(a, most);
 }
 
+/* The multiplications of a panel. */
+static double panel_cost(const attune_attention_f32 *a, uint64_t most) {
+    const double rows = (double)a->n_q < (double)most ? (double)a->n_q : (double)most;
+    return rows * (double)a->n_k * ((double)a->d_qk + (double)a->d_v);
+}
+
 /* Panels of about `cost` multiplications together. */
 static uint64_t panels_of_cost(const attune_attention_f32 *a, uint64_t most, double cost) {
-    const double rows = (double)a->n_q < (double)most ? (double)a->n_q : (double)most;
-    const double one = rows * (double)a->n_k * ((double)a->d_qk + (double)a->d_v);
+    const double one = panel_cost(a, most);
     return one >= cost ? 1 : (uint64_t)(cost / one);
 }
 

@@ -1,5 +1,6 @@
 /* tests/cuda/main.c: runs the tests of the CUDA emulator, and their helpers. */
 #include "tests/cuda/suite.h"
+#include "tests/support/suite.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -81,9 +82,5 @@ int main(void) {
         tcase_set_timeout(made, 0); /* a slow machine is not a failure */
         suite_add_tcase(suite, made);
     }
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    const int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return suite_run(suite);
 }

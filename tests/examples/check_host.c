@@ -1,8 +1,8 @@
 /* check_host.c: the examples do what a reader is told that they do. */
 #include "tests/support/run.h"
+#include "tests/support/suite.h"
 
 #include <check.h>
-#include <stdlib.h>
 #include <string.h>
 
 START_TEST(the_example_application_works) {
@@ -47,9 +47,5 @@ int main(void) {
     tcase_add_test(cases, the_swap_is_seen);
     tcase_set_timeout(cases, 0);
     suite_add_tcase(suite, cases);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return suite_run(suite);
 }

@@ -1,6 +1,6 @@
 /* main.c: runs the host library's tests. */
 #include "cases.h"
-#include <stdlib.h>
+#include "tests/support/suite.h"
 
 int main(void) {
     Suite *suite = suite_create("host");
@@ -17,9 +17,5 @@ int main(void) {
     suite_add_tcase(suite, choose_cases());
     suite_add_tcase(suite, attend_cases());
     suite_add_tcase(suite, session_cases());
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return suite_run(suite);
 }

@@ -41,6 +41,7 @@ typedef struct attention_case {
     unsigned sow;
     int storage;              /* ATTUNE_KERNEL_F32, ... */
     int shift;                /* every array starts this many elements after an aligned address */
+    int64_t stride_out[3];    /* of batch entries, heads and rows of the output; 0: the layout's */
     int64_t chunk_q, chunk_k; /* for the algorithms that take them; 0 is set to something legal there */
     uint64_t seed;
 } attention_case;

@@ -74,57 +74,6 @@ START_TEST(many_small_heads) {
 }
 END_TEST
 
-/* Heads of few queries and keys, whose scores never leave the registers, and their neighbours in size. */
-START_TEST(few_keys) {
-    static const int64_t sizes[] = {16, 26, 40, 64, 80};
-    int64_t i = 0;
-    for (int64_t n_q = 1; n_q <= 17; ++n_q)
-        for (int64_t n_k = 7; n_k <= 17; ++n_k, ++i) {
-            attention_case c = usual;
-            c.batch = 3, c.n_q = n_q, c.n_k = n_k, c.heads_kv = 1 + i % 2, c.layout = (int)(i / 2 % LAYOUTS);
-            c.d_qk = sizes[i % 5], c.d_v = sizes[i / 5 % 5], c.shift = (int)(i % 3), c.seed = (uint64_t)i;
-            c.sow = i % 4 == 3 ? 1u << (i / 4 % SOW_BITS) : 0;
-            compare_algorithm(&c, i % 3 ? ATTUNE_ATTENTION_PANELS : ATTUNE_ATTENTION_ROW_BLOCKS);
-        }
-}
-END_TEST
-
-/* The same where the output is large: rows of whole lines go past the caches, others do not. */
-START_TEST(few_keys_of_many_heads) {
-    attention_case c = usual;
-    c.batch = 900, c.heads_q = c.heads_kv = 8, c.n_q = c.n_k = 16;
-    compare_case(&c);
-    c.shift = 1;
-    compare_case(&c);
-    c.shift = 0, c.batch = 1400, c.n_q = 15, c.d_qk = c.d_v = 26;
-    compare_case(&c);
-    c.batch = 900, c.n_q = c.n_k = 16, c.d_qk = c.d_v = 40, c.layout = LAYOUT_BNHD;
-    compare_case(&c);
-    c.batch = 2400, c.heads_q = c.heads_kv = 3; /* no pairs of heads */
-    compare_case(&c);
-    c.batch = 1700, c.n_q = 13, c.d_v = 64;
-    compare_case(&c);
-    c.batch = 1200, c.heads_q = c.heads_kv = 8, c.n_q = 7,
-    c.layout = LAYOUT_PADDED; /* heads on lines, rows not */
-    compare_case(&c);
-}
-END_TEST
-
-/* Whole rows of lines, but every second head begins amid one: a row more than there are queries between
- * heads. */
-START_TEST(few_keys_of_heads_apart) {
-    attention_case c = usual;
-    c.batch = 900, c.heads_q = c.heads_kv = 8, c.n_q = 17, c.n_k = 16;
-    attention_arrays a = arrays_make(&c);
-    a.args.n_q = a.stored.n_q = 16;
-    arrays_expect(&a, reference_of(ATTUNE_ATTENTION_PANELS));
-    const attune_attention_f32_kernel *kernel;
-    for (int isa = 0; isa < ATTUNE_CPU_ISAS && (kernel = kernel_at(isa)) != NULL; ++isa)
-        arrays_compare(&a, &c, run_whole, (void *)(uintptr_t)kernel, kernel->isa);
-    arrays_free(&a);
-}
-END_TEST
-
 /* Several tiles that take each block together: enough rows for panels, tiles that causality ends at different
  * blocks, and tiles that see nothing. */
 START_TEST(panels) {
@@ -283,9 +232,6 @@ TCase *attention_bits_cases(void) {
     tcase_add_test(cases, head_sizes);
     tcase_add_test(cases, ragged_sizes);
     tcase_add_test(cases, many_small_heads);
-    tcase_add_test(cases, few_keys);
-    tcase_add_test(cases, few_keys_of_many_heads);
-    tcase_add_test(cases, few_keys_of_heads_apart);
     tcase_add_test(cases, panels);
     tcase_add_loop_test(cases, random_cases, 0, 5);
     tcase_add_test(cases, special_values);

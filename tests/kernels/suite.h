@@ -6,6 +6,7 @@
 
 TCase *exp2_cases(void);
 TCase *attention_bits_cases(void);
+TCase *few_keys_cases(void);
 TCase *attention_suite_cases(void);
 TCase *attention_accuracy_cases(void);
 TCase *vector_generic_cases(void);

@@ -1,7 +1,6 @@
 /* main.c: runs the tests of the command line host. */
 #include "suite.h"
-
-#include <stdlib.h>
+#include "tests/support/suite.h"
 
 int main(void) {
     Suite *suite = suite_create("sample_host");
@@ -16,9 +15,5 @@ int main(void) {
     suite_add_tcase(suite, portable_cases());
     suite_add_tcase(suite, study_cases());
     suite_add_tcase(suite, bench_image_cases());
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return suite_run(suite);
 }

@@ -80,14 +80,14 @@ static bool paint(uint32_t policy, uint8_t *pixels, uint64_t *generation, atomic
     }
     if (!code)
         code = attune_session_attention(session, 0, record, NULL);
+    *generation = record->choice.generation;
+    if (slot && !code)
+        count_swap(*generation);
     if (!code)
         code = attune_session_image(session, 0, &image, NULL);
-    *generation = record->choice.generation;
-    if (slot && !code) {
-        count_swap(*generation);
-        atomic_store(slot, 0);
-    }
     attune_session_close(session);
+    if (slot)
+        atomic_store(slot, 0);
     free(record);
     return code == ATTUNE_OK;
 }
@@ -142,6 +142,10 @@ static void storm(const char *const manifests[2], unsigned wanted, ptrdiff_t roo
     pthread_t threads[THREADS];
     uint64_t generation;
     unsigned swaps = 0;
+    atomic_store(&stop, 0);
+    atomic_store(&counted, 0);
+    atomic_store(&outlived, 0);
+    atomic_store(&requests, 0);
     undisturbed = calloc(1, picture_bytes());
     ck_assert(paint(ATTUNE_SWAP_PIN, undisturbed, &generation, NULL));
     for (int i = 0; i < 4; ++i) /* what is made once, is made */
@@ -153,10 +157,11 @@ static void storm(const char *const manifests[2], unsigned wanted, ptrdiff_t roo
     for (int i = 0; i < THREADS; ++i)
         ck_assert_int_eq(pthread_create(&threads[i], NULL, work, &slots[i]), 0);
     while (atomic_load(&counted) < wanted) {
-        while (!runs_on(report.generation)) {
-            ck_assert_uint_eq(atomic_load(&wrong), 0);
+        while (!runs_on(report.generation) && !atomic_load(&wrong))
             (void)usleep(100);
-        }
+        ck_assert_uint_eq(atomic_load(&wrong), 0);
+        ck_assert_msg(swaps < 10 * wanted + 100, "%u swaps, and only %u beneath a picture", swaps,
+                      atomic_load(&counted));
         assert_ok(attune_swap(host, manifests[1 - swaps % 2], &report, &error), error);
         ck_assert_uint_eq(report.swapped, 1);
         ++swaps;

@@ -1,6 +1,6 @@
 /* main.c: runs the swap suite. */
 #include "rig.h"
-#include <stdlib.h>
+#include "tests/support/suite.h"
 
 int main(void) {
     Suite *suite = suite_create("swap");
@@ -11,9 +11,5 @@ int main(void) {
     suite_add_tcase(suite, line_cases());
     suite_add_tcase(suite, real_cases());
     suite_add_tcase(suite, storm_cases());
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return suite_run(suite);
 }
