@@ -88,8 +88,8 @@ INLINE void look_ahead_few(ahead *next, const panel *p, int past) {
     spread_ahead(next, (a->d_qk + FEW_STEPS - 1) / FEW_STEPS + rows_calls(a, a->n_k, a->n_q));
 }
 
-/* How many heads' rows together are whole lines of a large output; 0 where none are. Two heads are of one
- * task. */
+/* 1 where each head's rows are whole lines of a large output; 2 where those of two heads together are, and
+ * tasks have an even number of heads; else 0. */
 INLINE int64_t heads_past_caches(const attune_attention_f32 *a) {
     const int64_t *const stride = a->stride_out;
     if (a->batch * a->heads_q * a->n_q * a->d_v <= PAST_FLOATS ||
