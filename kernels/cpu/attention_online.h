@@ -191,10 +191,9 @@ static void look_ahead(ahead *next, const panel *p, int64_t first, int64_t end, 
     spread_ahead(next, (score_calls(a, met, vectors) + calls) * tiles);
 }
 
-/* Not inlined: see attune_fp_enter. */
-__attribute__((noinline)) static void attend_panel(const panel *p) {
+/* All of a panel; `arrays` of its tiles. `copy`, where not NULL, takes copy_floats. */
+static void attend_tiles(const panel *p, float *copy, float *arrays) {
     const attune_attention_f32 *a = p->args;
-    float *const copy = copy_floats(a) ? p->arrays : NULL, *arrays = p->arrays + copy_floats(a);
     const int at_once = fits_rows(a);
     tile tiles[PANEL_TILES];
     int count = 0;
@@ -223,6 +222,12 @@ __attribute__((noinline)) static void attend_panel(const panel *p) {
         store_tile(&tiles[i], p);
 }
 
+/* Not inlined: see attune_fp_enter. */
+__attribute__((noinline)) static void attend_panel(const panel *p) {
+    const uint64_t floats = copy_floats(p->args);
+    attend_tiles(p, floats ? p->arrays : NULL, p->arrays + floats);
+}
+
 static void panels_run(const attune_attention_f32 *a, uint64_t task, void *memory) {
     if (!run_few(a, task, memory))
         run_panels(a, task, panel_rows(a), attend_panel, memory);
@@ -240,18 +245,7 @@ static uint64_t row_blocks_workspace(const attune_attention_f32 *a) {
 
 /* Not inlined: see attune_fp_enter. */
 __attribute__((noinline)) static void attend_row_block(const panel *p) {
-    const tile t = place_tile(p, 0, p->arrays);
-    float *const to = fits_rows(p->args) ? tile_rows(&t, p) : NULL;
-    int stored = 0;
-    start_softmax(&t);
-    load_tile(&t, p);
-    for (int64_t first = 0; first < t.seen; first += KEYS) {
-        block b = find_keys(p, first, t.seen - first < KEYS ? t.seen - first : KEYS);
-        find_values(p, &b);
-        stored = attend[(t.rows - 1) / WIDTH](&t, &b, to);
-    }
-    if (!stored)
-        store_tile(&t, p);
+    attend_tiles(p, NULL, p->arrays);
 }
 
 static void row_blocks_run(const attune_attention_f32 *a, uint64_t task, void *memory) {
