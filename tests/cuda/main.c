@@ -82,5 +82,5 @@ int main(void) {
         tcase_set_timeout(made, 0); /* a slow machine is not a failure */
         suite_add_tcase(suite, made);
     }
-    return suite_run(suite);
+    return run_suite(suite);
 }

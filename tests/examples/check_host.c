@@ -47,5 +47,5 @@ int main(void) {
     tcase_add_test(cases, the_swap_is_seen);
     tcase_set_timeout(cases, 0);
     suite_add_tcase(suite, cases);
-    return suite_run(suite);
+    return run_suite(suite);
 }

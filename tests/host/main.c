@@ -17,5 +17,5 @@ int main(void) {
     suite_add_tcase(suite, choose_cases());
     suite_add_tcase(suite, attend_cases());
     suite_add_tcase(suite, session_cases());
-    return suite_run(suite);
+    return run_suite(suite);
 }

@@ -15,5 +15,5 @@ int main(void) {
     suite_add_tcase(suite, portable_cases());
     suite_add_tcase(suite, study_cases());
     suite_add_tcase(suite, bench_image_cases());
-    return suite_run(suite);
+    return run_suite(suite);
 }

@@ -7,5 +7,5 @@ int main(void) {
 #define SAMPLER_ADD(family) suite_add_tcase(suite, family##_cases());
     SAMPLER_FAMILIES(SAMPLER_ADD)
 #undef SAMPLER_ADD
-    return suite_run(suite);
+    return run_suite(suite);
 }

@@ -3,7 +3,7 @@
 
 #include <stdlib.h>
 
-int suite_run(Suite *suite) {
+int run_suite(Suite *suite) {
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_ENV);
     const int passed = srunner_ntests_run(runner) > 0 && srunner_ntests_failed(runner) == 0;

@@ -6,6 +6,6 @@
 
 /* Runs the cases that CK_RUN_CASE does not leave out, and frees them. The exit status of main: a failure
  * where a test failed, or none ran. */
-int suite_run(Suite *suite);
+int run_suite(Suite *suite);
 
 #endif

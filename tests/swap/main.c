@@ -11,5 +11,5 @@ int main(void) {
     suite_add_tcase(suite, line_cases());
     suite_add_tcase(suite, real_cases());
     suite_add_tcase(suite, storm_cases());
-    return suite_run(suite);
+    return run_suite(suite);
 }
