@@ -39,7 +39,7 @@ START_TEST(large_outputs) {
         {2, 16, 32, {2 * 640, 640, 40}, 0},      /* rows begin amid a line */
         {2, 16, 32, {16 * 80, 40, 80}, 0},       /* the second head does */
         {4, 16, 32, {16 * 128 + 8, 32, 128}, 0}, /* batch entries do */
-        {2, 16, 40, {16 * 80, 40, 80}, 0},       /* two heads at a time */
+        {4, 16, 40, {16 * 160, 40, 160}, 0},     /* two heads at a time */
         {4, 16, 40, {16 * 160 + 8, 40, 160}, 0}, /* batch entries begin amid a line */
         {3, 16, 40, {16 * 128, 40, 128}, 0},     /* the last head has no other */
         {2, 16, 40, {16 * 96, 48, 96}, 0},       /* the two lie apart */
