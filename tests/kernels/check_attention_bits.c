@@ -202,6 +202,33 @@ START_TEST(caller_environment) {
 END_TEST
 #endif
 
+/* A kernel asks for no more memory than it uses: the last of it is a row of the last tile. */
+START_TEST(workspace_is_used_to_its_end) {
+    attention_case c = usual;
+    c.n_q = 1536, c.n_k = 300, c.d_qk = 12, c.d_v = 8; /* whole tiles and whole panels of every kernel */
+    for (int masked = 0; masked < 2; ++masked) {
+        c.causal = masked;
+        attention_arrays a = arrays_make(&c);
+        const attune_attention_f32_kernel *table;
+        for (int isa = 0; isa < ATTUNE_CPU_ISAS && (table = kernel_at(isa)) != NULL; ++isa)
+            for (int i = ATTUNE_ATTENTION_PANELS; i <= ATTUNE_ATTENTION_ROW_BLOCKS; ++i) {
+                const uint64_t bytes = table[i].workspace(&a.args), tasks = table[i].tasks(&a.args);
+                unsigned char *memory = aligned_alloc(64, bytes);
+                ck_assert_ptr_nonnull(memory);
+                memset(memory, 0xff, bytes);
+                for (uint64_t task = 0; task < tasks; ++task)
+                    table[i].run(&a.args, task, memory);
+                int used = 0; /* of the last line, whose end may be rounded up */
+                for (uint64_t byte = bytes - 64; byte < bytes; ++byte)
+                    used |= memory[byte] != 0xff;
+                ck_assert_msg(used, "%s, algorithm %d: nothing at the end", table[i].isa, i);
+                free(memory);
+            }
+        arrays_free(&a);
+    }
+}
+END_TEST
+
 /* A row's bits depend on nothing but its own inputs: not on the batch, its place, or how many queries there
  * are. */
 START_TEST(rows_are_independent) {
@@ -240,6 +267,7 @@ TCase *attention_bits_cases(void) {
 #ifdef __x86_64__
     tcase_add_test(cases, caller_environment);
 #endif
+    tcase_add_test(cases, workspace_is_used_to_its_end);
     tcase_add_test(cases, rows_are_independent);
     return cases;
 }
