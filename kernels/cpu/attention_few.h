@@ -79,12 +79,10 @@ __attribute__((noinline)) static void weigh_few(const tile *t, const block *b) {
 /* Asks for the panel after p. */
 INLINE void look_ahead_few(ahead *next, const panel *p, int past) {
     const attune_attention_f32 *a = p->args;
-    const int64_t size = sizeof(float);
-    prefetch_rows(next, p->next->q, size * a->stride_q[2], a->n_q, size * a->d_qk);
-    prefetch_rows(next, p->next->k, size * a->stride_k[2], a->n_k, size * a->d_qk);
-    prefetch_rows(next, p->next->v, size * a->stride_v[2], a->n_k, size * a->d_v);
+    prefetch_queries(next, p->next);
+    prefetch_keys(next, p->next, 0, a->n_k);
     if (!past)
-        prefetch_rows(next, p->next->out, size * a->stride_out[2], a->n_q, size * a->d_v);
+        prefetch_output(next, p->next);
     spread_ahead(next, (a->d_qk + FEW_STEPS - 1) / FEW_STEPS + rows_calls(a, a->n_k, a->n_q));
 }
 

@@ -170,20 +170,17 @@ static void copy_values(block *b, int64_t columns, float *to) {
  * the panel after it, its queries and its part of the output. */
 static void look_ahead(ahead *next, const panel *p, int64_t first, int64_t end, int tiles, int at_once) {
     const attune_attention_f32 *a = p->args;
-    const int64_t size = sizeof(float);
     const int last = first + KEYS >= end;
     const panel *const to = last ? p->next : p;
     if (!to || a->storage != ATTUNE_KERNEL_F32)
         return;
     if (last) {
-        prefetch_rows(next, to->q, size * a->stride_q[2], to->rows, size * a->d_qk);
-        prefetch_rows(next, to->out, size * a->stride_out[2], to->rows, size * a->d_v);
+        prefetch_queries(next, to);
+        prefetch_output(next, to);
     }
     const int64_t at = last ? 0 : first + KEYS, keys = a->n_k - at < KEYS ? a->n_k - at : KEYS;
-    if (!at_once || to->k != p->k) { /* else the head's only block is at hand */
-        prefetch_rows(next, to->k + at * size * a->stride_k[2], size * a->stride_k[2], keys, size * a->d_qk);
-        prefetch_rows(next, to->v + at * size * a->stride_v[2], size * a->stride_v[2], keys, size * a->d_v);
-    }
+    if (!at_once || to->k != p->k) /* else the head's only block is at hand */
+        prefetch_keys(next, to, at, keys);
     const int64_t met = end - first < KEYS ? end - first : KEYS;
     const int64_t rows = p->rows < TILE_LANES ? p->rows : TILE_LANES;
     const int vectors = (int)((rows + WIDTH - 1) / WIDTH);

@@ -240,6 +240,29 @@ static void find_values(const panel *p, block *b) {
     b->stride_v = a->storage == ATTUNE_KERNEL_F32 ? a->stride_v[2] : a->d_v;
 }
 
+/* ---- what is asked for ahead, of panels of floats ---- */
+
+INLINE void prefetch_queries(ahead *next, const panel *p) {
+    const attune_attention_f32 *a = p->args;
+    const int64_t size = sizeof(float);
+    prefetch_rows(next, p->q, size * a->stride_q[2], p->rows, size * a->d_qk);
+}
+
+INLINE void prefetch_output(ahead *next, const panel *p) {
+    const attune_attention_f32 *a = p->args;
+    const int64_t size = sizeof(float);
+    prefetch_rows(next, p->out, size * a->stride_out[2], p->rows, size * a->d_v);
+}
+
+/* The `keys` keys from `first`, and their values. */
+INLINE void prefetch_keys(ahead *next, const panel *p, int64_t first, int64_t keys) {
+    const attune_attention_f32 *a = p->args;
+    const int64_t size = sizeof(float);
+    const int64_t row_k = size * a->stride_k[2], row_v = size * a->stride_v[2];
+    prefetch_rows(next, p->k + first * row_k, row_k, keys, size * a->d_qk);
+    prefetch_rows(next, p->v + first * row_v, row_v, keys, size * a->d_v);
+}
+
 /* ---- a task ---- */
 
 typedef void panel_function(const panel *p);

@@ -65,8 +65,8 @@ typedef struct holdings {
 } holdings;
 holdings held_now(void);
 
-/* One small attention call: chooses, runs, checks the numbers. Returns the
- * generation that served, 0 = wrong or failed. */
+/* One small attention call: chooses, runs, checks the numbers. Returns the generation that served, 0 = wrong
+ * or failed. */
 uint64_t attend_once(attune *host);
 
 #endif
